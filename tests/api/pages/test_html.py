@@ -217,11 +217,20 @@ def test_what_follows_the_service_is_small(client: Client) -> None:
         assert part in brief
 
 
+def parts_of(target: str) -> set[str]:
+    """Return what one visit of a link tests: its page, each of its parameters, and which are there together."""
+    path, _, asked = target.partition("#")[0].partition("?")
+    if kind := re.match(r"/book/\w+/|/resolve$", path):  # of these, one of a kind
+        return {kind.group()}
+    told = asked.split("&")
+    names = sorted(word.partition("=")[0] for word in told)
+    return {path, f"{path}?{names}", *(f"{path}?{word}" for word in told)}
+
+
 def test_every_link_leads_somewhere(client: Client) -> None:
     put(client, "right")
     put(client, "nobody", query={"model": "m", "arch": "gfx942"})
-    many = re.compile(r"^/book/(\w+)/|^/resolve\?")  # of these, one of a kind
-    waiting, seen = ["/"], {"/"}
+    waiting, seen = ["/"], parts_of("/")
     while waiting:
         path = waiting.pop()
         response = client.get(path, headers={"Accept": "text/html"})
@@ -230,11 +239,10 @@ def test_every_link_leads_somewhere(client: Client) -> None:
             continue
         markup = check(response.text)
         for target in {*markup.links, *markup.loads}:
-            kind = many.match(target)
-            key = kind.group() if kind else target.partition("#")[0]
-            if target.startswith("/") and "{" not in target and key not in seen:
-                seen.add(key)
-                waiting.append(target.partition("#")[0])
+            if target.startswith("/") and "{" not in target:
+                if not parts_of(target) <= seen:
+                    seen |= parts_of(target)
+                    waiting.append(target.partition("#")[0])
             else:
                 assert target.startswith(("/", "#", "https://")), target
     assert {"/changes", "/resolve", "/plan", "/book", "/book/rules", "/book/layouts/", "/docs"} <= seen

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from preshuffle.api.cli import main
-from preshuffle.api.commands.kernels import diff
-from preshuffle.api.commands.kernels.book_deployments import BookDeployment, book_deployments
+from preshuffle.api.commands.kernels import book_deployments
+from preshuffle.api.commands.kernels.book_deployments import BookDeployment
 from preshuffle.registry import Registry
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels.survey.compare import SEVERITIES
 from support.aiter.kernel_rows import GUI, SEP, write
 
@@ -26,16 +27,23 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _same_deployments() -> Iterator[None]:
-    """Enumerate the deployments of two versions once: seconds for a few calls, and nothing of the tables in them."""
-    found: dict[Any, list[BookDeployment]] = {}
+    """Decide each deployment of a version once: seconds for a few calls, and nothing of the tables in them."""
+    found: dict[Any, BookDeployment | None] = {}
+    first = book_deployments._first
 
-    def cached(registry: Registry, models: Sequence[str], versions: Sequence[str | None]) -> list[BookDeployment]:
-        if versions not in found:
-            found[versions] = list(book_deployments(registry, models, versions=versions))
-        return found[versions]
+    def cached(
+        registry: Registry, fields: dict[str, Any], versions: Sequence[str], memo: Memo
+    ) -> BookDeployment | None:
+        for version in versions:
+            key = (*fields.items(), version)
+            if key not in found:
+                found[key] = first(registry, fields, (version,), memo)
+            if found[key] is not None:
+                return found[key]
+        return None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diff, "book_deployments", cached)
+        patch.setattr(book_deployments, "_first", cached)
         yield
 
 
