@@ -49,7 +49,7 @@ def decisions(registry: Registry) -> list[Pair]:
     found = []
     for query in queries(registry):
         try:
-            found.append((query, registry.resolve(query)))
+            found.append((query, registry.resolve(query, nearest=False)))
         except (NoRecipeError, QueryError):  # nothing works there, or a dimension cannot be cut
             continue
     return found

@@ -54,7 +54,7 @@ def observed(registry: Registry) -> Iterator[tuple[str, set[str], set[str]]]:
         for fields in queries(rule, registry.book.recipes[rule.use]):
             try:
                 query = Query.parse(fields)
-                decision = registry.resolve(query, kernels=False)
+                decision = registry.resolve(query, kernels=False, nearest=False)
             except (NoRecipeError, QueryError, LayoutError):
                 continue
             if decision.recipe == rule.use:

@@ -64,7 +64,7 @@ def compare(registry: Registry, fields: dict[str, Any]) -> bool:
     """Compare the two answers to a query; False where there is no decision."""
     query = Query.parse(fields)
     try:
-        decision = registry.resolve(query)
+        decision = registry.resolve(query, nearest=False)
     except (NoRecipeError, QueryError, LayoutError):
         return False
     report = registry.check(observation_of(decision, query))
@@ -132,7 +132,7 @@ def test_both_ask_the_dispatch_for_the_same_calls(calls: list[DispatchCall]) -> 
         query = Query.parse(fields)
         calls.clear()
         try:
-            decision = Registry(BOOK).resolve(query)
+            decision = Registry(BOOK).resolve(query, nearest=False)
         except (NoRecipeError, QueryError, LayoutError):
             continue
         asked = {call.model_dump_json() for call in calls}

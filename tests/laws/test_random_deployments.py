@@ -62,7 +62,7 @@ def decided(registry: Registry, number: int, seed: int) -> Iterator[tuple[Query,
     while found < number:
         query = random_query(draw)
         try:
-            decision = registry.resolve(query)
+            decision = registry.resolve(query, nearest=False)
         except (NoRecipeError, QueryError, LayoutError):
             continue
         found += 1

@@ -102,6 +102,6 @@ def test_removing_a_rule_changes_no_answer_that_it_did_not_give() -> None:
 
 def digest(registry: Registry, query: Query) -> str | None:
     try:
-        return registry.resolve(query, kernels=False).decision_digest
+        return registry.resolve(query, kernels=False, nearest=False).decision_digest
     except (NoRecipeError, QueryError):
         return None

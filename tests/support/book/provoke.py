@@ -85,7 +85,8 @@ def provoke(registry: Registry, when: Mapping[str, Any], says: str) -> tuple[Raw
     for raw in _queries(registry, when):
         try:
             query = Query.parse(raw)
-            observation = observation_of(registry.resolve(query), query).model_dump(mode="json", exclude_unset=True)
+            decision = registry.resolve(query, nearest=False)
+            observation = observation_of(decision, query).model_dump(mode="json", exclude_unset=True)
         except (NoRecipeError, QueryError):
             continue
         observation["query"]["env"] = {**observation["query"].get("env", {}), **switches_of(when)}
