@@ -28,7 +28,10 @@ from preshuffle.api.fleet import (
     compare_all,
     has_drifted,
     judge_name,
+    replica_of,
     replica_title,
+    replica_titles,
+    shown_with_missing,
     state_of,
     worst_of_groups,
     worst_state,
@@ -36,7 +39,6 @@ from preshuffle.api.fleet import (
 from preshuffle.api.store import JudgedDeployment
 from preshuffle.api.web import Problem
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
-from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.finding import Finding
@@ -48,6 +50,7 @@ _CURRENT: Final = "this verdict is from the registry in use"
 _RECHECKING: Final = "being checked again: the stored verdict is from another registry than the one in use"
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"
+_INCOMPLETE: Final = "replicas of whose pipeline some stages have not reported"
 _SINCE: Final = "when its state began"
 _SILENCE: Final = "null where none lasts"
 _ACKNOWLEDGED: Final = "null where nobody has since its state began"
@@ -113,16 +116,17 @@ class DeploymentView(Frozen):
     link: str | None
     silence: Silence | None = Field(description=_SILENCE)
     acknowledgement: Acknowledgement | None = Field(description=_ACKNOWLEDGED)
-    incomplete: tuple[IncompleteReplica, ...] = Field(
-        default=(), description="replicas of whose pipeline some stages have not reported"
-    )
+    incomplete: tuple[IncompleteReplica, ...] = Field(default=(), description=_INCOMPLETE)
     replicas: tuple[ReplicaView, ...]
 
     def titles(self, numbers: Sequence[int]) -> str:
-        """Return names of some replicas: numbers as ranges, then stages."""
-        stages = {one.replica: one.title for one in self.replicas if one.pipeline is not None}
-        plain = ranges_text((number for number in numbers if number not in stages), "–")
-        return ", ".join([*([plain] if plain else []), *(stages[number] for number in numbers if number in stages)])
+        """Return what people call some of its replicas or stages."""
+        return replica_titles(numbers, {one.replica: one.pipeline for one in self.replicas})
+
+    @property
+    def shown(self) -> str:
+        """Its state, or ``incomplete``."""
+        return shown_with_missing(self.state, bool(self.incomplete))
 
 
 class GroupSummary(Frozen):
@@ -165,8 +169,26 @@ class DeploymentSummary(Frozen):
     link: str | None
     silence: Silence | None = Field(description=_SILENCE)
     acknowledgement: Acknowledgement | None = Field(description=_ACKNOWLEDGED)
-    replicas: tuple[int, ...]
+    incomplete: tuple[IncompleteReplica, ...] = Field(
+        default=(), description=f"{_INCOMPLETE}; verdict and state are those of the others"
+    )
+    replicas: tuple[int, ...] = Field(description="their numbers, or those of their stages")
+    pipelines: FrozenDict[int, PipelineStage] = Field(description="which stage a number of replicas stands for")
     groups: tuple[GroupSummary, ...]
+
+    def titles(self, numbers: Sequence[int]) -> str:
+        """Return what people call some of its replicas or stages."""
+        return replica_titles(numbers, self.pipelines)
+
+    @property
+    def shown(self) -> str:
+        """Its state, or ``incomplete``."""
+        return shown_with_missing(self.state, bool(self.incomplete))
+
+    @property
+    def size(self) -> int:
+        """How many replicas it has, however many stages they have."""
+        return len({replica_of(number, self.pipelines.get(number)) for number in self.replicas})
 
 
 class DeploymentHealth(Frozen):
@@ -265,7 +287,9 @@ def summary(deployment: JudgedDeployment, judge: str) -> DeploymentSummary:
         engines=deployment.engines,
         parallel=deployment.sizes,
         **dict(deployment.marks),
+        incomplete=deployment.incomplete,
         replicas=deployment.replicas,
+        pipelines=FrozenDict(deployment.pipelines),
         groups=tuple(_summary_line(group, numbers) for group, numbers in by_judgement.items()),
     )
 

@@ -6,7 +6,6 @@ A report has groups of layers, with one observation per group.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from pydantic import Field, field_serializer, model_validator
 
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
 from preshuffle.api.fleet.marks import Labels, Line, Link, Marks
-from preshuffle.api.fleet.stages import IncompleteReplica, PipelineStage, replica_of
+from preshuffle.api.fleet.stages import IncompleteReplica, PipelineStage, ReportedStage, incomplete_replicas
 from preshuffle.api.fleet.states import State
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen
@@ -135,26 +134,10 @@ class Deployment(Frozen):
         return max(replica.seen_at for replica in self.replicas)
 
     def incomplete(self, now: datetime) -> tuple[IncompleteReplica, ...]:
-        """Return replicas of whose pipeline some stages have not reported.
-
-        The newest report says how many stages there are: others are of an earlier start. A replica that is silent as a
-        whole is stale, not incomplete.
-        """
-        members: dict[int, list[Replica]] = {}
-        for one in self.replicas:
-            members.setdefault(replica_of(one.replica, one.report.pipeline), []).append(one)
-        found = (_missing(number, reported, now) for number, reported in sorted(members.items()))
-        return tuple(one for one in found if one is not None)
-
-
-def _missing(number: int, reported: Sequence[Replica], now: datetime) -> IncompleteReplica | None:
-    newest = max(reported, key=lambda one: one.replaced_at).report.pipeline
-    if newest is None or all(one.silent(now) for one in reported):
-        return None
-    stages = [one.report.pipeline for one in reported]
-    present = {one.stage for one in stages if one is not None and one.stages == newest.stages}
-    missing = tuple(stage for stage in range(newest.stages) if stage not in present)
-    return IncompleteReplica(replica=number, stages=newest.stages, missing=missing) if missing else None
+        """Return replicas of whose pipeline some stages have not reported."""
+        return incomplete_replicas(
+            ReportedStage(one.replica, one.report.pipeline, one.replaced_at, one.silent(now)) for one in self.replicas
+        )
 
 
 class Beat(Frozen):

@@ -39,6 +39,8 @@ class ReplicaFacts:
         codes: of all findings, errors first.
         cause: the gravest finding's headline, or why the state is what it is; None where nothing is wrong.
         digest: of the current decision for the worst group.
+        stage: of its pipeline, counted from 0; None without one.
+        stages: how many its pipeline has.
     """
 
     node: str | None
@@ -49,6 +51,8 @@ class ReplicaFacts:
     codes: tuple[str, ...]
     cause: str | None
     digest: str | None
+    stage: int | None = None
+    stages: int | None = None
 
 
 def facts_of(report: ReplicaReport, judgement: Judgement) -> ReplicaFacts:
@@ -65,6 +69,8 @@ def facts_of(report: ReplicaReport, judgement: Judgement) -> ReplicaFacts:
         codes=codes_of(finding for group in groups for finding in group.findings),
         cause=None if cause is None else escape_invisible(cause),
         digest=groups[0].decision_digest if groups else None,
+        stage=report.pipeline.stage if report.pipeline else None,
+        stages=report.pipeline.stages if report.pipeline else None,
     )
 
 

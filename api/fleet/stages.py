@@ -6,6 +6,9 @@ heartbeats. Stage ``s`` of replica ``r`` has the number ``r + 1024 * s``: stage 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -42,6 +45,23 @@ class PipelineStage(Frozen):
         return self.stages == 1
 
 
+@dataclass(frozen=True, slots=True)
+class ReportedStage:
+    """A replica's number as it reported last, and as what.
+
+    Attributes:
+        number: the replica's, or that of its stage.
+        pipeline: None without stages.
+        replaced_at: when its report last changed.
+        silent: whether it has been silent for longer than its ``ttl_s``.
+    """
+
+    number: int
+    pipeline: PipelineStage | None
+    replaced_at: datetime
+    silent: bool
+
+
 class IncompleteReplica(Frozen):
     """Replica of whose pipeline some stages have not reported."""
 
@@ -50,11 +70,38 @@ class IncompleteReplica(Frozen):
     missing: tuple[int, ...] = Field(description="stages that have not reported, counted from 0")
 
     @property
+    def share(self) -> str:
+        """How many stages have reported, as ``2 of 4 stages``."""
+        return f"{self.stages - len(self.missing)} of {self.stages} stages"
+
+    @property
     def text(self) -> str:
         """What is missing, as a clause."""
         named = f"stage{'' if len(self.missing) == 1 else 's'} {ranges_text(self.missing, '-')}"
         verb = "has" if len(self.missing) == 1 else "have"
         return f"{named} of {self.stages} of replica {self.replica} {verb} not reported"
+
+
+def incomplete_replicas(reported: Iterable[ReportedStage]) -> tuple[IncompleteReplica, ...]:
+    """Return replicas of whose pipeline some stages have not reported.
+
+    The newest report says how many stages there are: others are of an earlier start. A replica that is silent as a
+    whole is stale, not incomplete.
+    """
+    members: dict[int, list[ReportedStage]] = {}
+    for one in reported:
+        members.setdefault(replica_of(one.number, one.pipeline), []).append(one)
+    found = (_missing(number, stages) for number, stages in sorted(members.items()))
+    return tuple(one for one in found if one is not None)
+
+
+def _missing(number: int, reported: Sequence[ReportedStage]) -> IncompleteReplica | None:
+    newest = max(reported, key=lambda one: one.replaced_at).pipeline
+    if newest is None or all(one.silent for one in reported):
+        return None
+    present = {one.pipeline.stage for one in reported if one.pipeline and one.pipeline.stages == newest.stages}
+    missing = tuple(stage for stage in range(newest.stages) if stage not in present)
+    return IncompleteReplica(replica=number, stages=newest.stages, missing=missing) if missing else None
 
 
 def stage_text(value: Any) -> Any:
@@ -108,3 +155,31 @@ def replica_title(reported: int, pipeline: PipelineStage | None) -> str:
     if pipeline is None or pipeline.is_alone:
         return str(reported)
     return f"{replica_of(reported, pipeline)} (stage {pipeline.stage} of {pipeline.stages})"
+
+
+def replica_titles(numbers: Iterable[int], pipelines: Mapping[int, PipelineStage | None]) -> str:
+    """Return what people call several replicas or their stages.
+
+    Consecutive ones are a range.
+
+    Example:
+        >>> first, second = (PipelineStage(stage=number, stages=2) for number in (0, 1))
+        >>> replica_titles([0, 1, 3, 1027, 1028], {3: first, 1027: second, 1028: second})
+        '0–1, 3 (stages 0–1 of 2), 4 (stage 1 of 2)'
+    """
+    reported: dict[tuple[int, int], list[int]] = {}
+    for one in numbers:
+        pipeline = pipelines.get(one)
+        if pipeline is None or pipeline.is_alone:
+            reported[0, one] = []
+        else:
+            reported.setdefault((pipeline.stages, replica_of(one, pipeline)), []).append(pipeline.stage)
+    alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for (total, replica), stages in sorted(reported.items()):
+        alike.setdefault((total, tuple(stages)), []).append(replica)
+    return ", ".join(ranges_text(replicas, "–") + _stages_of(*stages) for stages, replicas in alike.items())
+
+
+def _stages_of(total: int, stages: Sequence[int]) -> str:
+    plural = "" if len(stages) == 1 else "s"
+    return f" (stage{plural} {ranges_text(stages, '–')} of {total})" if total else ""

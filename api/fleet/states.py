@@ -29,6 +29,20 @@ def state_rank(state: State) -> int:
     return _ORDER.index(state)
 
 
+INCOMPLETE: Final = "some stages of a pipeline have not reported: the verdict is that of the others"
+"""Meaning of ``incomplete``, which is shown in place of a state that is not as bad as ``stale``."""
+
+
+def shown_with_missing(state: State, incomplete: bool) -> State | Literal["incomplete"]:
+    """Return a deployment's shown state, or ``incomplete`` in its place.
+
+    Example:
+        >>> shown_with_missing("ok", True), shown_with_missing("mismatch", True)
+        ('incomplete', 'mismatch')
+    """
+    return "incomplete" if incomplete and state_rank(state) < state_rank("stale") else state
+
+
 def worst_state(states: Iterable[State]) -> State:
     """Return the worst of several states; ``unknown`` for none.
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 import preshuffle
 from preshuffle.api.answers import Answers, registry_view
-from preshuffle.api.fleet import STATES
+from preshuffle.api.fleet import INCOMPLETE, STATES
 from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, shape, url, words
 from preshuffle.api.server import path_within
 from preshuffle.api.settings import Settings
@@ -33,6 +33,8 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+_SHOWN: Final[dict[str, str]] = dict([*STATES.items(), ("incomplete", INCOMPLETE)])
+"""Meaning of each badge of a deployment."""
 _BLOCKS: Final = (
     "tr|t[dh]|tbody|thead|table|[uod]l|li|d[td]|div|section|p|h[1-6]|details|summary|figure|figcaption|header|footer|main|"
     "nav|form|option|select|meta|link|script|title|head|body|html"
@@ -85,7 +87,7 @@ def templates(root: str = "") -> Environment:
     environment.globals.update(
         version=preshuffle.__version__,
         meanings=MEANINGS,
-        states=STATES,
+        states=_SHOWN,
         reason_kinds=REASON_KINDS,
         url=url,
         root=root,

@@ -105,11 +105,13 @@ replica_facts = Table(
     Column("cause", String(256)),
     Column("digest", String(71)),
     Column("env_left_out", Integer, nullable=False, server_default="0"),
+    Column("stage", Integer),
+    Column("stages", Integer),
     ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
 )
 """What lists filter and sort by; narrow, since they read all of it. ``state`` leaves silence out, ``since_ms`` is when
 the state that is shown began. Columns of several values have a line feed before and after each. ``env_left_out``: how
-many reported environment variables the book does not know."""
+many reported environment variables the book does not know. ``stage``, ``stages``: of its pipeline; null without one."""
 
 beats = Table(
     "beats",

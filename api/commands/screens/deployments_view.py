@@ -10,13 +10,14 @@ from preshuffle.api.answers import DeploymentView, ReplicaView
 from preshuffle.api.commands.screens.check_view import STYLES as VERDICTS
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.commands.screens.table import Cell, Column, printable
+from preshuffle.api.fleet import IncompleteReplica, shown_with_missing
 from preshuffle.api.pages import formats
 from preshuffle.api.store import Events
 
 _WIDE: Final = 100
 """Characters from which a table has room for what runs, why and where."""
 _MARKS: Final = (("silenced", "silence"), ("acknowledged", "acknowledgement"))
-STYLES: Final = {**VERDICTS, "drifted": "warn", "stale": "warn"}
+STYLES: Final = {**VERDICTS, "drifted": "warn", "stale": "warn", "incomplete": "warn"}
 
 
 def show_list(
@@ -28,14 +29,17 @@ def show_list(
     rows: list[tuple[Cell | str, ...]] = []
     for one in deployments:
         marks = [word for word, mark in _MARKS if one[mark]]
-        state = Cell(", ".join((one["state"], *marks)), STYLES[one["state"]])
+        incomplete = tuple(map(IncompleteReplica.model_validate, one["incomplete"]))
+        shown = shown_with_missing(one["state"], bool(incomplete))
+        state = Cell(", ".join((shown, *marks)), STYLES[shown])
         ago = formats.ago(datetime.fromisoformat(one["state_since"]))
         since = ago.removesuffix(" ago").replace("just now", "a moment")
         place = ", ".join((*one["archs"], *one["engines"], *one["parallel"]))
         runs = f"{', '.join(one['models'])} on {place}" if one["models"] else "no MoE layers"
         nodes = ", ".join(one["nodes"][:3]) + (" …" if len(one["nodes"]) > 3 else "")
         codes = f" ({', '.join(one['codes'])})" if one["codes"] else ""
-        why = printable(f"{one['cause'] or ''}{codes}".strip())
+        missing = "; ".join(f"{part.share}: {part.text}" for part in incomplete)
+        why = printable("; ".join(filter(None, (missing, f"{one['cause'] or ''}{codes}".strip()))))
         rows.append((state, one["name"], since, why, printable(runs), printable(nodes)))
     if screen.width < _WIDE:
         _show_stacked(screen, rows)
@@ -77,7 +81,7 @@ def _show_groups(screen: Screen, groups: Sequence[dict[str, Any]]) -> None:
 def show_one(screen: Screen, view: DeploymentView) -> None:
     """Show one deployment."""
     screen.line(
-        f"{screen.paint(view.state, STYLES[view.state])}  {screen.paint(view.name, 'bold')}  revision {view.revision}"
+        f"{screen.paint(view.shown, STYLES[view.shown])}  {screen.paint(view.name, 'bold')}  revision {view.revision}"
     )
     screen.text(f"in this state since {view.state_since:%Y-%m-%d %H:%M:%S} UTC ({formats.ago(view.state_since)})")
     labels = [f"{key}={value}" for key, value in view.labels.items()]

@@ -10,7 +10,18 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, case, func, or_, select, true
 
-from preshuffle.api.fleet import STATES, GroupJudgement, Marks, State, read_groups, silence_cause
+from preshuffle.api.fleet import (
+    STATES,
+    GroupJudgement,
+    IncompleteReplica,
+    Marks,
+    PipelineStage,
+    ReportedStage,
+    State,
+    incomplete_replicas,
+    read_groups,
+    silence_cause,
+)
 from preshuffle.api.store.listing.fleet_query import COLUMNS, SEVERAL, FleetFilter, FleetOrder, Grouping, Place
 from preshuffle.api.store.listing.marks import marks_of
 from preshuffle.api.store.listing.ranking import (
@@ -30,12 +41,17 @@ _ASCENDING: Final = frozenset({"name", "since", "node", "model", "arch", "engine
 """Orders whose smallest value comes first; empty values come last."""
 
 
+_FACTS: Final = ("node", "models", "archs", "engines", "sizes", "codes", "cause", "stage", "stages")
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedDeployment:
     """Deployment with its judgements, without its reports.
 
     Attributes:
         since: since when it is in its state: the earliest of the replicas that are in it.
+        pipelines: which stage a number of ``replicas`` stands for, where its replica has stages.
+        incomplete: replicas of whose pipeline some stages have not reported.
         groups: judged groups of layers, each with the number of its replica.
         judged_by: the registries that judged, as ``judge_name`` writes them.
         nodes: machines of its replicas, and so on; each value once.
@@ -52,6 +68,8 @@ class JudgedDeployment:
     state: State
     since: datetime
     replicas: tuple[int, ...]
+    pipelines: dict[int, PipelineStage]
+    incomplete: tuple[IncompleteReplica, ...]
     groups: tuple[tuple[int, GroupJudgement], ...]
     judged_by: frozenset[str]
     nodes: tuple[str, ...]
@@ -166,8 +184,11 @@ def _judged(connection: Connection, ranks: Sequence[AnyRow], now: int) -> list[J
     for row in connection.execute(of_names):
         labels[row.name][row.label] = row.value
     columns = (
-        *(replicas.c[name] for name in ("name", "replica", "verdict", "state", "judgement", "judged_by")),
-        *(replica_facts.c[name] for name in ("node", "models", "archs", "engines", "sizes", "codes", "cause")),
+        *(
+            replicas.c[name]
+            for name in ("name", "replica", "replaced_ms", "verdict", "state", "judgement", "judged_by")
+        ),
+        *(replica_facts.c[name] for name in _FACTS),
         *(beats.c.seen_ms, case((is_silent(now), true()), else_=None).label("silent")),
     )
     query = select(*columns).join(beats, SAME_REPLICA).join(replica_facts, SAME_FACTS)
@@ -190,6 +211,11 @@ def _deployment(row: AnyRow, key: int, members: Sequence[AnyRow], labels: dict[s
         state=state,
         since=since,
         replicas=tuple(member.replica for member in members),
+        pipelines={member.replica: stage for member in members if (stage := _stage(member))},
+        incomplete=incomplete_replicas(
+            ReportedStage(member.replica, _stage(member), moment(member.replaced_ms), bool(member.silent))
+            for member in members
+        ),
         groups=tuple((member.replica, group) for member in members for group in read_groups(member.judgement)),
         judged_by=frozenset(member.judged_by for member in members),
         nodes=tuple(dict.fromkeys(member.node for member in worst_first if member.node)),
@@ -201,6 +227,10 @@ def _deployment(row: AnyRow, key: int, members: Sequence[AnyRow], labels: dict[s
         cause=_cause(worst_first, state),
         marks=marks_of(row, labels, state, since, now),
     )
+
+
+def _stage(member: AnyRow) -> PipelineStage | None:
+    return None if member.stages is None else PipelineStage(stage=member.stage, stages=member.stages)
 
 
 def _cause(members: Sequence[AnyRow], state: State) -> str | None:

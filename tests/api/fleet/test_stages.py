@@ -14,7 +14,7 @@ from preshuffle.api.client import Client as ServiceClient
 from preshuffle.api.client import PipelineStage, Reporter, ServiceSettings
 from preshuffle.api.commands.screens.deployments_view import show_list, show_one
 from preshuffle.api.commands.screens.screen import Screen
-from preshuffle.api.fleet import Group, number_problem, replica_title, report_number
+from preshuffle.api.fleet import Group, number_problem, replica_title, replica_titles, report_number
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.registry import Observation, QueryError, Registry
@@ -150,6 +150,48 @@ def test_page_and_command_name_stages_and_what_is_missing(client: Client) -> Non
     text = "\n".join(screen.lines)
     assert "incomplete: stages 0, 2 of 3 of replica 3 have not reported" in text
     assert "replica 3 (stage 1 of 3) on n1: ok" in text
+
+
+def test_the_list_says_incomplete_and_names_stages(client: Client) -> None:
+    for number in (0, 1):
+        client.put(f"{URL}?replica={3 + 1024 * number}", json=stage(f"{number}", number, 4))
+    client.put("/v1/deployments/whole?replica=0", json=stage("0", 0))
+    client.put("/v1/deployments/whole?replica=1024", json=stage("1", 1))
+    listed = {one["name"]: one for one in client.get("/v1/deployments").json()["deployments"]}
+    assert listed["prod"]["incomplete"] == [{"replica": 3, "stages": 4, "missing": [2, 3]}]
+    assert listed["prod"]["pipelines"] == {"3": {"stage": 0, "stages": 4}, "1027": {"stage": 1, "stages": 4}}
+    assert (listed["whole"]["incomplete"], listed["prod"]["state"]) == ([], "ok")
+    page = client.get("/").text
+    assert '>incomplete</span><br><span class="quiet">2 of 4 stages</span>' in page
+    assert "stages 2-3 of 4 of replica 3 have not reported" in page
+    assert "1 replica in 2 stages" in page
+    table = page.partition("<table")[2].partition("</table>")[0]
+    assert ("replica 3 (stage 1 of 4)" in table, "1027" in table) == (True, False)
+    screen = Screen(width=160, colour=False)
+    show_list(screen, list(listed.values()))
+    lines = [" ".join(line.split()) for line in "\n".join(screen.lines).splitlines()]
+    assert any(line.startswith("incomplete prod") and "2 of 4 stages" in line for line in lines)
+    assert any(line.startswith("ok whole") for line in lines)
+
+
+def test_in_the_list_what_is_wrong_goes_before_what_is_missing(client: Client) -> None:
+    applied = {"tensors": {"w13_weight": {"layout": "gui16"}}, "gate_mode": "separated"}
+    wrong = {"layers": "0-17", "observation": {**GROUP["observation"], "applied": applied}}
+    client.put(f"{URL}?replica=0", json={**stage(None, 0), "groups": [wrong]})
+    screen = Screen(width=160, colour=False)
+    show_list(screen, client.get("/v1/deployments").json()["deployments"])
+    text = " ".join("\n".join(screen.lines).split())
+    assert "mismatch prod" in text
+    assert "stage 1 of 2 of replica 0 has not reported" in text.replace("1 of 2 stages: ", "")
+
+
+def test_titles_join_stages_and_replicas() -> None:
+    pipelines = {
+        replica + 1024 * number: PipelineStage(stage=number, stages=4) for replica in (0, 1, 2) for number in range(4)
+    }
+    assert replica_titles(pipelines, pipelines) == "0–2 (stages 0–3 of 4)"
+    assert replica_titles([0, 1, 2], pipelines) == "0–2 (stage 0 of 4)"
+    assert replica_titles([1024, 5, 6], pipelines) == "5–6, 0 (stage 1 of 4)"
 
 
 def test_a_replica_without_stages_keeps_its_number() -> None:

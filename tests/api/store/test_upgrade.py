@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
@@ -16,7 +18,7 @@ from preshuffle.api.store.migrate import newest
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.recheck import recheck
 from preshuffle.registry import Registry
-from support.service.old_stores import NAME, VERSIONS, make_store
+from support.service.old_stores import NAME, VERSIONS, make_store, old_store
 from support.service.server import REPORT, Client
 from support.service.stores import url_of
 
@@ -45,6 +47,32 @@ def test_a_store_of_an_earlier_version_opens_with_all_that_it_held(
     assert '"status": "current"' in capsys.readouterr().out.replace('":"', '": "')
     for store in stores:
         store.close()
+
+
+def test_stages_of_earlier_reports_are_listed_as_stages(tmp_path: Path) -> None:
+    url = url_of("sqlite", tmp_path)
+    key = {"name": NAME, "replica": 1024}
+    facts = {**dict.fromkeys(("models", "archs", "engines", "sizes", "codes"), ""), "state": "ok", "since_ms": 1}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "deployments": [{"name": NAME, "revision": 1, "created_ms": 1, "replaced_ms": 1}],
+        "replicas": [
+            {
+                **key,
+                "report": json.dumps({"groups": [], "pipeline": {"stage": 1, "stages": 2}}, separators=(",", ":")),
+                "created_ms": 1,
+                "replaced_ms": 1,
+            }
+        ],
+        "replica_facts": [{**key, **facts}],
+        "beats": [{**key, "seen_ms": 1, "silent": False}],
+    }
+    old_store(url, "0006", rows)
+    store = Store(url).create()
+    client = Client(create_app(Settings(db=url), Registry.default(), store))
+    (listed,) = client.get("/v1/deployments").json()["deployments"]
+    assert listed["pipelines"] == {"1024": {"stage": 1, "stages": 2}}
+    assert listed["incomplete"] == [{"replica": 0, "stages": 2, "missing": [0]}]
+    store.close()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

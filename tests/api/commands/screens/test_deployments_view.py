@@ -17,7 +17,7 @@ def deployment(name: str, **more: Any) -> dict[str, Any]:
     facts = {"models": ["openai/gpt-oss-120b"], "archs": ["gfx950"], "engines": ["vllm@0.33.0"], "parallel": ["TP 2"]}
     state = {"state": "mismatch", "cause": "bytes are gui16, read as sep16", "codes": ["layout_mismatch"]}
     marks = {"silence": None, "acknowledgement": None, "state_since": datetime.now(UTC).isoformat()}
-    return {"name": name, "nodes": ["node-1"], **facts, **state, **marks, **more}
+    return {"name": name, "nodes": ["node-1"], "incomplete": [], **facts, **state, **marks, **more}
 
 
 def shown(width: int, *names: str) -> list[str]:
