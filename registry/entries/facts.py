@@ -3,7 +3,7 @@
 Contracts and deny-lists of the book are made of these.
 
 A fact that is not known is absent, and an absent fact satisfies no condition: nothing is concluded from what was not
-observed. ``inter_dim % 256`` is the remainder of a fact that counts.
+observed. ``inter_dim % 256`` is the remainder of a fact that counts; ``intermediate_size % tp`` that by the ranks.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ MODEL_NAME = "model_name"
 """The model as the observation names it, where the book has it under another name; conditions on ``model`` see both."""
 
 NAMES = tuple(sorted(_VERSIONS | _GLOBS | COUNTED | _PLAIN | RUN_FACTS))
-_REMAINDER = re.compile(r"^(\w+) % (\d+)$")
+_RANKS = frozenset({"tp", "ep", "dp"})
+"""Facts by which a remainder may be taken."""
+_REMAINDER = re.compile(r"^(\w+) % (\w+)$")
 
 
 def moe_shape(experts: int | None, model_dim: int | None, top_k: int | None) -> str | None:
@@ -78,11 +80,12 @@ class FactCondition:
     """A condition on one fact, or on its remainder.
 
     Attributes:
+        modulus: what the remainder is by: a number, or the fact that says it; None for the fact itself.
         plain_values: the values that satisfy it, where it is a plain list of them; else nothing.
     """
 
     fact: str
-    modulus: int | None
+    modulus: int | str | None
     condition: Condition
     plain_values: frozenset[Scalar] = frozenset()
 
@@ -97,11 +100,15 @@ class FactCondition:
         fact = match[1] if match else name
         if fact not in NAMES and not fact.startswith("env."):
             raise ValueError(f"unknown fact {fact!r}; valid: {', '.join(NAMES)}, env.NAME")
-        if match and (fact not in COUNTED or int(match[2]) < 2):
-            raise ValueError(f"{name!r}: a remainder needs a fact that counts and a modulus above 1")
+        modulus = _modulus(name, fact, match[2]) if match else None
         condition = Condition.parse(name, wanted, _reading(fact))
         plain = frozenset() if match or condition.versioned else frozenset(condition.values)
-        return FactCondition(fact, int(match[2]) if match else None, condition, plain)
+        return FactCondition(fact, modulus, condition, plain)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts that it is about."""
+        return (self.fact, self.modulus) if isinstance(self.modulus, str) else (self.fact,)
 
     def holds(self, facts: Facts) -> bool:
         """Whether the fact is known and satisfies the condition.
@@ -110,16 +117,35 @@ class FactCondition:
         """
         if self.fact == "model" and MODEL_NAME in facts and self._satisfied(facts[MODEL_NAME]):
             return True
-        return self._satisfied(facts.get(self.fact))
+        value = facts.get(self.fact)
+        return self._satisfied(value if self.modulus is None else self._remainder(value, facts))
 
     def _satisfied(self, value: Scalar) -> bool:
         if self.plain_values:
             return value in self.plain_values
         if value is None:
             return False
-        if self.modulus is not None:
-            value = int(value) % self.modulus
         return self.condition.matches(value)
+
+    def _remainder(self, value: Scalar, facts: Facts) -> int | None:
+        modulus = facts.get(self.modulus) if isinstance(self.modulus, str) else self.modulus
+        return int(value) % int(modulus) if value is not None and modulus else None
+
+
+def _modulus(name: str, fact: str, text: str) -> int | str:
+    """Read what a remainder is by.
+
+    Raises:
+        ValueError: it, or the fact, cannot be in a remainder.
+    """
+    if text in _RANKS and fact in COUNTED - RUN_FACTS:
+        return text
+    if fact not in COUNTED or not text.isdecimal() or int(text) < 2:
+        raise ValueError(
+            f"{name!r}: a remainder needs a fact that counts and a modulus above 1 or, for a fact that is the same for "
+            f"every run, one of {', '.join(sorted(_RANKS))}"
+        )
+    return int(text)
 
 
 def _reading(fact: str) -> str:
