@@ -10,7 +10,7 @@ from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
 from preshuffle.registry.base.globs import Glob
 from preshuffle.registry.base.linear_pattern import Pattern
 from preshuffle.registry.base.words import Activation, Dtype, PassedAs, Role
-from preshuffle.registry.entries.facts import FactCondition
+from preshuffle.registry.entries.facts import FactCondition, Facts
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -61,6 +61,15 @@ class Conditional(Frozen):
                 except ValueError as error:
                     raise PlacedError((part, name), str(error)) from None
         return self
+
+    def divided(self, facts: Facts) -> str | None:
+        """Return the sizes and ranks of its remainders.
+
+        As ``intermediate_size 2880, tp 7``; None where no condition is on a remainder by the ranks.
+        """
+        conditions = (FactCondition.parse(name, wanted) for name, wanted in self.when.items())
+        names = (name for condition in conditions if len(condition.facts) > 1 for name in condition.facts)
+        return ", ".join(f"{name} {facts.get(name)}" for name in names) or None
 
 
 class KnownBadEntry(Conditional):
@@ -115,6 +124,11 @@ class ContractEntry(Conditional):
     fix: Text
     since: Version | None = None
     evidence: Evidence
+
+    @property
+    def engine_since(self) -> str | None:
+        """The first release that was read; None where it is AITER's."""
+        return self.since if self.when.get("engine") else None
 
 
 class Variant(Frozen):

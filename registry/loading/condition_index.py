@@ -35,16 +35,23 @@ class Compiled:
         deployment = tuple(condition for condition in when if condition.fact not in RUN_FACTS)
         return Compiled(entry, deployment, run, unless)
 
+    @property
+    def facts(self) -> set[str]:
+        """The facts on which it depends whether the entry holds."""
+        sets = (self.deployment, self.run, *self.unless)
+        return {fact for conditions in sets for condition in conditions for fact in condition.facts}
+
     def may_hold(self, facts: Facts) -> bool:
         """Whether the entry's conditions on the deployment hold."""
         return all(condition.holds(facts) for condition in self.deployment)
 
     def holds(self, run: Facts, deployment: Facts) -> bool:
         """Whether the run's conditions hold and no work-around is in place."""
-        for condition in self.run:
-            if not condition.holds(run):
-                return False
-        return not any(
+        return all(condition.holds(run) for condition in self.run) and not self.excepted(run, deployment)
+
+    def excepted(self, run: Facts, deployment: Facts) -> bool:
+        """Whether a work-around is in place."""
+        return any(
             all(condition.holds(run if condition.fact in run else deployment) for condition in conditions)
             for conditions in self.unless
         )

@@ -13,7 +13,7 @@ from preshuffle.registry.resolve.observation_of import (
     observation_of,
     query_of_kernel,
 )
-from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
+from preshuffle.registry.resolve.requirements import REQUIRED_OF, decisive_facts, lacking
 from preshuffle.registry.resolve.resolver import Judge, LayoutDecision, Resolver
 from preshuffle.registry.resolve.shapes import call_decision, tensor_decisions
 
@@ -34,6 +34,7 @@ __all__ = [
     "call_decision",
     "call_of_decision",
     "choose",
+    "decisive_facts",
     "engine_notes_of",
     "engine_runs",
     "explain",

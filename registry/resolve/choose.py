@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preshuffle.registry.entries import Recipe, Rule, Scalar
 from preshuffle.registry.layer import MoELayer, engine_notes, read_after, unknown_engine
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.requirements import REQUIRED_OF, Miss, unmet
+from preshuffle.registry.resolve.requirements import Miss, decisive_facts, refusal, unmet
 from preshuffle.registry.values.decision import Alternative
 from preshuffle.registry.values.query import Engine
 
@@ -44,7 +44,7 @@ def chosen(layer: MoELayer) -> tuple[Choice | None, tuple[Alternative, ...]]:
     It is memoised by the facts that decide.
     """
     book, facts = layer.book, layer.rule_facts
-    fields = layer.memo.get("decisive fields", (), lambda: tuple({*book.rule_index.fields, *REQUIRED_OF}))
+    fields = layer.memo.get("decisive facts", (), lambda: decisive_facts(book))
     return layer.memo.get("choices", tuple(map(facts.get, fields)), lambda: choose_with_alternatives(book, facts))
 
 
@@ -76,7 +76,8 @@ def engine_notes_of(layer: MoELayer) -> tuple[str, ...]:
         return (unknown,)
     later = layer.memo.get("read after", engine, lambda: read_after(book, engine))
     choice = chosen(layer)[0] if later else None
-    return engine_notes(book, engine, choice.winner.rule.engine_since if choice else None)
+    found = choice.winner.rule if choice else refusal(book, layer.rule_facts) if later else None
+    return engine_notes(book, engine, found.engine_since if found else None)
 
 
 def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:

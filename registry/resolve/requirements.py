@@ -56,10 +56,16 @@ def lacking(book: Book, recipe: Recipe, facts: Facts, shard: Shard | None = None
 
 
 def unmet(book: Book, rule: Rule, recipe: Recipe | None, facts: Facts) -> list[str]:
-    """Return what keeps a rule whose conditions hold from answering."""
+    """Return what keeps a rule whose conditions hold from answering.
+
+    A rule that nothing works gives way to a contract that refuses whatever runs: what else it advises would not help.
+    """
     reason = divides(rule, facts)
     found = [reason] if reason else []
-    return found if recipe is None else [*found, *lacking(book, recipe, facts, rule.shard)]
+    if recipe is not None:
+        return [*found, *lacking(book, recipe, facts, rule.shard)]
+    contract = refusal(book, facts, None)
+    return [*found, contract.says] if contract else found
 
 
 def divides(rule: Rule, facts: Facts) -> str | None:
@@ -74,11 +80,17 @@ def divides(rule: Rule, facts: Facts) -> str | None:
     return f"is for an intermediate_size at tp {tp} that {rule.indivisible} does not divide, found {share}"
 
 
-def refusal(book: Book, facts: Facts, backend: str = "aiter") -> ContractEntry | None:
-    """Return the contract that rules out a backend's recipes for a layer."""
-    run = {"reader": "aiter" if backend == "aiter" else "own"}
+def refusal(book: Book, facts: Facts, backend: str | None = "aiter") -> ContractEntry | None:
+    """Return the contract that rules out a backend's recipes for a layer.
+
+    None as the backend: only what rules out those of any.
+    """
+    run = {"reader": "aiter" if backend == "aiter" else "own"} if backend else {}
     for item in book.refusing:
-        if item.may_hold(facts) and all(condition.holds(run) for condition in item.run if condition.fact in run):
+        if not item.may_hold(facts):
+            continue
+        of_run = [condition for condition in item.run if backend is None or condition.fact in run]
+        if all(condition.holds(run) for condition in of_run) and not item.excepted(run, facts):
             entry: ContractEntry = item.entry
             return entry
     return None
@@ -197,4 +209,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
 """In the order in which a refusal names them."""
 
 REQUIRED_OF: tuple[str, ...] = tuple(fact for requirement in REQUIREMENTS for fact in requirement.facts)
-"""Facts that any requirement depends on."""
+"""Facts that any requirement depends on, but for what only contracts name."""
+
+
+def decisive_facts(book: Book) -> tuple[str, ...]:
+    """Return the facts that decide which rule answers.
+
+    Those of rules, of requirements, and of contracts that refuse.
+    """
+    named = (fact for item in book.refusing for fact in item.facts)
+    return tuple({*book.rule_index.fields, *REQUIRED_OF, *named})

@@ -9,7 +9,7 @@ from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.layer import MoELayer, why_unread
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import REQUIRED_OF, EngineRuns, engine_runs
+from preshuffle.registry.resolve import EngineRuns, decisive_facts, engine_runs
 
 _NOTHING = EngineRuns()
 
@@ -40,7 +40,8 @@ def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
 def _runs(layer: MoELayer) -> EngineRuns:
     facts, env = layer.rule_facts, layer.requested.env
     unknown = frozenset({"tp", "ep"} - layer.stated)
-    key = (unknown, *sorted(env.items()), *map(facts.get, (*layer.book.rule_index.fields, *REQUIRED_OF)))
+    fields = layer.memo.get("decisive facts", (), lambda: decisive_facts(layer.book))
+    key = (unknown, *sorted(env.items()), *map(facts.get, fields))
     return layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, env.keys()))
 
 

@@ -60,6 +60,13 @@ def test_no_kernel_is_refused_with_the_reason(word: str, text: str, engine: dict
     assert "chosen" not in {rule.outcome for rule in explained.rules}
 
 
+def test_an_exception_of_a_refusal_counts() -> None:
+    """SGLang passes AITER's GELU for the tanh formula."""
+    with pytest.raises(NoRecipeError, match="needs activation=Silu or Gelu, found GeluTanh") as caught:
+        Registry.default().resolve(requested("gelu_pytorch_tanh", engine="sglang"))
+    assert "no fused MoE for GELU by its tanh formula" not in str(caught.value)
+
+
 @pytest.mark.parametrize("word", ["silu", "gelu"])
 @pytest.mark.parametrize("engine", [{}, VLLM])
 def test_what_has_kernels_is_answered(word: str, engine: dict[str, Any]) -> None:
