@@ -100,8 +100,11 @@ def no_recipe(layer: MoELayer) -> NoRecipeError:
         return NoRecipeError(message, evidence=layer.known_arch.evidence, why=layer.known_arch.no_fused_moe)
     contract = refusal(book, layer.rule_facts)
     if contract is not None:
-        message = f"no recipe for {_described(layer)}: {contract.says}; {contract.fix}"
-        return NoRecipeError(message, evidence=contract.evidence, why=f"{contract.says}; {contract.fix}")
+        divided = contract.divided(layer.rule_facts)
+        refused = f"{contract.says}{f' (found {divided})' if divided else ''}; {contract.fix}"
+        notes = engine_notes(book, layer.requested.engine, contract.engine_since)
+        message = "; ".join([f"no recipe for {_described(layer)}: {refused}", *notes])
+        return NoRecipeError(message, evidence=contract.evidence, why=refused)
     trials = nearest_trials(layer)
     nearest = _matches(trials)
     query = layer.requested

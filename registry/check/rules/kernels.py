@@ -12,6 +12,7 @@ from typing import Literal
 from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
+from preshuffle.registry.entries import RUN_FACTS
 from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, activation_bound, behaviour_of
 from preshuffle.registry.layer import WEIGHTS, MoELayer, dispatch_call, weight_dtype_of
 from preshuffle.registry.values.finding import Finding
@@ -77,9 +78,11 @@ def _by_contract(
 ) -> Iterator[tuple[Finding, Sequence[KernelRun]]]:
     for entry, runs in evidence.contracts:
         if entry.code == code:
-            name = runs[0].kernels[0] or runs[0].func1 or runs[0].backend_name
+            of_runs = any(condition.split()[0] in RUN_FACTS for condition in entry.when)
+            name = (runs[0].kernels[0] or runs[0].func1 or runs[0].backend_name) if of_runs else None
             text = f"{entry.says} ({name} {at(runs)})" if name else entry.says
-            yield Finding.of(code, text, role=entry.role, fix=entry.fix, evidence=entry.evidence), runs
+            found = entry.divided(evidence.layer.facts)
+            yield Finding.of(code, text, role=entry.role, actual=found, fix=entry.fix, evidence=entry.evidence), runs
 
 
 def version_unsupported(evidence: Evidence) -> Iterator[Finding]:

@@ -108,7 +108,7 @@ def fits(decision: Decision) -> bool:
 
 @pytest.mark.parametrize(
     ("hidden", "intermediate", "tp", "engine"),
-    list(product([32, 2880, 2912, 7168], [96, 2880, 4096], [1, 2, 3], [None, "atom", "vllm", "sglang"])),
+    list(product([32, 2880, 2912, 7168], [96, 2880, 4128, 6144], [1, 2, 3], [None, "atom", "vllm", "sglang"])),
 )
 def test_whatever_the_sizes_the_layouts_fit_and_pads_are_the_difference(
     hidden: int, intermediate: int, tp: int, engine: str | None
