@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
@@ -136,7 +137,12 @@ def test_switches_name_their_readers() -> None:
     assert len(found) == 3
 
 
+compared = cache(torch_checks._run)
+"""What a child process says of the bytes: of one environment it is always the same, and each imports torch."""
+
+
 def checks_of_torch(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, Check]:
+    monkeypatch.setattr(torch_checks, "_run", compared)
     monkeypatch.setattr(torch_checks, "_probe", lambda: ({"hip": None, "cuda": None, "devices": [], **facts}, ""))
     return {check.name: check for check in check_torch("2.13.0", Registry.default())}
 

@@ -48,7 +48,9 @@ def applied_by_child(queue: Any, tensors: Tensors) -> None:
 
 
 def run_child(work: Callable[[Any, Tensors], None], tensors: Tensors) -> list[str | None]:
-    context: Any = mp.get_context("spawn")
+    """Run it in a process that has nothing of this one's memory; torch is imported once for all of them."""
+    context: Any = mp.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "preshuffle.layouts.loader", "preshuffle.layouts.stamps"])
     queue = context.Queue()
     child = context.Process(target=work, args=(queue, tensors))
     child.start()
