@@ -28,6 +28,7 @@ OFFLINE = {
     "PIP_NO_INDEX": "1",
     "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say that there is none
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_COMPILE": "1",  # Python compiles the modules that commands import, and not all of them
     # packages of this environment count as installed, and its setuptools builds
     "PYTHONPATH": os.pathsep.join(dict.fromkeys((BUILDER, *(path for path in sys.path if path.endswith("-packages"))))),
 }
