@@ -150,8 +150,12 @@ class Reporter:
         fields |= {"node": self.settings.node or socket.gethostname()[:256] or None}
         fields |= {"aiter_build": aiter_build, "registry_digest": registry_digest}
         stated = {name: value for name, value in fields.items() if value is not None}
-        why = self._obstacle(of)
-        number = report_number(of, self.settings.pipeline) if why is None else of
+        number, why = of, self._obstacle(of)
+        if why is None:
+            try:
+                number = report_number(of, self.settings.pipeline)
+            except QueryError as error:
+                why = str(error)
         pending = PendingReport(number, observed, stated, self._embedded, self._keep)
         if why is None:
             self._queue.put(pending)
@@ -267,10 +271,6 @@ class Reporter:
             return "the reporter is closed"
         if not 0 <= replica <= 65_535:
             return f"{replica} is not a replica; valid: 0 to 65535"
-        try:
-            report_number(replica, self.settings.pipeline)
-        except QueryError as error:
-            return str(error)
         if self._queue.qsize() >= _MAX_QUEUED:
             return "too many reports wait to be read"
         return None if self._start() else "no thread can be started"

@@ -3,7 +3,7 @@
 from preshuffle.layouts.laid_out.cluster.ray_executor import RayExecutor
 from preshuffle.layouts.laid_out.convert import convert_laid_out
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.files.manifest import Manifest
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener, RunEvent
 from preshuffle.layouts.laid_out.open_rank import LaidOutFallbackWarning, LaidOutRank, open_laid_out
 from preshuffle.layouts.laid_out.restore import restore_checkpoint
@@ -14,6 +14,7 @@ from preshuffle.layouts.laid_out.verify import Verification, VerifyProblem, veri
 from preshuffle.layouts.laid_out.whole_checkpoint import Keep, core_count, lay_out_checkpoint
 
 __all__ = [
+    "MANIFEST",
     "Executor",
     "Keep",
     "LaidOutError",

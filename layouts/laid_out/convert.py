@@ -13,6 +13,7 @@ from typing import Any, Final
 from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPlan, Manifest, SourceRecord, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
@@ -22,8 +23,7 @@ from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
-    check_finished,
-    check_foreign,
+    check_output,
     check_room,
     exclusive_folder,
 )
@@ -87,8 +87,7 @@ def convert_laid_out(
     plan = replace(plan, inherited=inherited_losses(manifest))
     units = list(plan.units())
     carried = (*manifest.others, *manifest.kept)
-    check_finished(new, plan)
-    check_foreign(new, [out / one.file for one in manifest.copied if "/" not in one.file])
+    check_output(FinishedManifest(new), plan, [out / one.file for one in manifest.copied if "/" not in one.file])
     with exclusive_folder(new, {unit.file for unit in units} | {one.file for one in carried}):
         digests = RecordedDigests(manifest.sources)
         size = sum(unit.nbytes for unit in units)

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint, Identity, is_remote
-from preshuffle.layouts.laid_out.files.manifest import MANIFEST, WORK, Manifest
+from preshuffle.layouts.laid_out.files.manifest import WORK, Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener
 from preshuffle.layouts.laid_out.remote_source import fetch_for_run
-from preshuffle.layouts.laid_out.runs.other_tensors import small_files
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
-    check_finished,
-    check_foreign,
     finishing,
     shared_folder,
 )
@@ -76,9 +73,7 @@ def lay_out_share(
     job = replace(job, identities=identities)
     units = share.of(job.units, job.plan)
     executor = ThreadExecutor(workers or core_count())
-    before = _manifest_state(job.out)
-    check_finished(job.out, job.plan)
-    check_foreign(job.out, small_files(job.plan.checkpoint.folder))
+    before = job.finished.state
     with shared_folder(job.out, str(share), [unit.file for unit in units], job.expected()):
         job.write_units(units, executor, listener, f"{JOURNAL}-{share}")
         there = set(os.listdir(job.out))
@@ -88,10 +83,7 @@ def lay_out_share(
         with finishing(job.out) as alone:
             if not alone:
                 return ShareWritten(share, len(units), 0)
-            if _manifest_state(job.out) == before:
-                manifest = job.write(executor, listener)
-            else:
-                manifest = Manifest.read(job.out)
+            manifest = job.write(executor, listener) if job.finished.state == before else job.finished.read()
     shutil.rmtree(job.out / WORK, ignore_errors=True)
     return manifest
 
@@ -108,12 +100,3 @@ class ShareWritten:
     share: Share
     files: int
     missing: int
-
-
-def _manifest_state(out: Path) -> tuple[int, int] | None:
-    """Return by what a manifest differs from the next one of that name, None where there is none."""
-    try:
-        found = os.stat(out / MANIFEST)
-    except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_ino

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from preshuffle.layouts.checkpoint import Checkpoint, Identity, MappedShards, ShardFile, is_remote
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.files.manifest import (
     FORMAT,
     MANIFEST,
@@ -32,9 +33,8 @@ from preshuffle.layouts.laid_out.runs.finished_sources import remember_states
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
-    check_finished,
-    check_foreign,
     check_names,
+    check_output,
     check_room,
     exclusive_folder,
 )
@@ -123,8 +123,6 @@ def lay_out_checkpoint(
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
     if fetched is not None:
         job = replace(job, identities=fetched.identities, unfetched=fetched.unfetched)
-    check_finished(job.out, job.plan)
-    check_foreign(job.out, small_files(job.plan.checkpoint.folder))
     with exclusive_folder(job.out, job.expected()):
         manifest = job.write(executor or ThreadExecutor(workers or core_count()), listener)
     shutil.rmtree(job.out / WORK, ignore_errors=True)
@@ -137,7 +135,7 @@ class WholeCheckpoint:
 
     Attributes:
         plan: of the layers.
-        out: the folder to write.
+        finished: of the folder to write.
         shards: the checkpoint's files.
         copies: files of tensors that are no experts'.
         keep: which of the experts' tensors are kept as they are.
@@ -147,7 +145,7 @@ class WholeCheckpoint:
     """
 
     plan: RunPlan
-    out: Path
+    finished: FinishedManifest
     shards: MappedShards
     copies: tuple[OtherFile, ...]
     keep: Keep
@@ -166,7 +164,7 @@ class WholeCheckpoint:
         others: bool,
         keep: Keep,
     ) -> WholeCheckpoint:
-        """Decide and plan; nothing is written."""
+        """Decide, plan and check the folder; nothing is written."""
         out = Path(out)
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint.open(checkpoint, registry)
@@ -174,10 +172,16 @@ class WholeCheckpoint:
             raise LaidOutError(f"{out}: is the checkpoint itself; choose another folder")
         folder = checkpoint.folder
         check_names(out, set(checkpoint.shards.values()), small_files(folder), folder)
-        plan = RunPlan.of(checkpoint, fields, allow)
+        plan, finished = RunPlan.of(checkpoint, fields, allow), FinishedManifest(out)
+        check_output(finished, plan, small_files(folder))
         shards = MappedShards()
         copies = tuple(_other_files(plan, shards)) if others else ()
-        return WholeCheckpoint(plan, out, shards, copies, keep, others)
+        return WholeCheckpoint(plan, finished, shards, copies, keep, others)
+
+    @property
+    def out(self) -> Path:
+        """The folder to write."""
+        return self.finished.out
 
     @property
     def units(self) -> list[Unit]:
@@ -238,7 +242,7 @@ class WholeCheckpoint:
         """Check the checkpoint and the room, and tell the listener of the start."""
         recorded = self.unfetched.digests() if self.unfetched is not None else {}
         fingerprint = fingerprint_of(self.plan, self.others)
-        digests = Sources(self.plan.checkpoint, self.out, fingerprint, journal, recorded)
+        digests = Sources(self.plan.checkpoint, self.out, fingerprint, journal, recorded, self.finished)
         digests.check_index(self.plan.checkpoint, self.shards)
         check_room(self.out, sum(unit.nbytes for unit in units if not (self.out / unit.file).exists()))
         progress = Progress(sum(unit.nbytes for unit in units), listener)

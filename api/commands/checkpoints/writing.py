@@ -68,10 +68,12 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
         out: the folder, as it was given.
         write: gets registry, workers, allow, listener and the query's fields.
     """
+    from preshuffle.layouts.laid_out import MANIFEST, ShareWritten
+
     registry = load_registry(args)
     fields = given_fields(args, registry)
     new: list[str] = []
-    was_finished = os.path.isfile(os.path.join(out, "manifest.json"))  # where it may not be read, too
+    was_finished = os.path.isfile(os.path.join(out, MANIFEST))  # where it may not be read, too
     try:
         with resumable(json=args.json) as listener:
 
@@ -83,8 +85,6 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
             written = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=listen, **fields)
     except QueryError as error:
         raise named_by_option(error, fields) from None
-    from preshuffle.layouts.laid_out import ShareWritten
-
     if isinstance(written, ShareWritten):
         show_share(written, out, as_json=args.json)
     else:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import MANIFEST, Manifest
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST
 
 FileState = tuple[int, int, int, int]
 """Size, time of modification in nanoseconds, inode, and time of change (``ctime``), which nobody can set back."""
@@ -34,17 +35,17 @@ def remember_states(out: Path, states: Mapping[str, FileState]) -> None:
         os.setxattr(out / MANIFEST, _ATTRIBUTE, _hashed(states))
 
 
-def finished_digests(out: Path, states: Mapping[str, FileState]) -> dict[str, str]:
+def finished_digests(finished: FinishedManifest, states: Mapping[str, FileState]) -> dict[str, str]:
     """Return shards' digests of a finished run that read these files.
 
     Args:
-        out: the folder.
+        finished: of the folder.
         states: of all shards, by name, as they are now.
     """
     try:
-        if os.getxattr(out / MANIFEST, _ATTRIBUTE) != _hashed(states):
+        if os.getxattr(finished.out / MANIFEST, _ATTRIBUTE) != _hashed(states):
             return {}
-        return {one.name: one.digest for one in Manifest.read(out).sources}
+        return {one.name: one.digest for one in finished.read().sources}
     except (OSError, LaidOutError):
         return {}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK, LayerPlan, Manifest
 from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, file_of_partial, writing
 from preshuffle.layouts.laid_out.runs.other_tensors import room_for
@@ -114,16 +115,31 @@ def is_own_folder(out: Path) -> bool:
     return (out / WORK).is_dir() or (out / MANIFEST).is_file()
 
 
-def check_finished(out: Path, plan: RunPlan) -> None:
-    """Check that a finished folder is what a run would write.
+def check_output(finished: FinishedManifest, plan: RunPlan, copied: Iterable[Path]) -> None:
+    """Check that a run may write to a folder.
+
+    It is the run's own, or holds nothing in the way.
+
+    Args:
+        finished: of the folder.
+        plan: what the run would write.
+        copied: small files that will be copied to it.
 
     Raises:
-        StaleError: it is of another checkpoint, or of another decision; says what differs.
+        StaleError: it holds another checkpoint or decision, finished (says what differs), or another file of a copied
+            one's name.
+        LaidOutError: the folder cannot be read.
     """
     try:
-        manifest = Manifest.read(out)
+        manifest = finished.read()
     except LaidOutError:  # unfinished, or damaged: then it is written anew
-        return
+        check_foreign(finished.out, copied)
+    else:
+        _check_finished(finished.out, manifest, plan)
+
+
+def _check_finished(out: Path, manifest: Manifest, plan: RunPlan) -> None:
+    """Check that a finished folder is what a run would write."""
     digests = {one.name: one.digest for one in manifest.sources}
     paths = sorted(set(plan.checkpoint.shards.values()))
     if {path.name for path in paths} != set(digests):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.files.manifest import WORK, SourceRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole
 from preshuffle.layouts.laid_out.runs.finished_sources import FileState, finished_digests
@@ -45,6 +46,7 @@ class Sources:
         fingerprint: Mapping[str, Any],
         journal: str = JOURNAL,
         recorded: Mapping[str, str] | None = None,
+        finished: FinishedManifest | None = None,
     ) -> None:
         """Read what earlier runs have left.
 
@@ -54,6 +56,7 @@ class Sources:
             fingerprint: what is being done, beside the bytes of the checkpoint.
             journal: name of the file that keeps what is hashed; other runs' are read, and not written.
             recorded: digests of shards that are not read, by name.
+            finished: of the output folder, where it may have been read already.
 
         Raises:
             LaidOutError: an earlier run in that folder did something else.
@@ -67,7 +70,7 @@ class Sources:
         self._begun: dict[str, FileState] = {}
         if not self._journal.exists():
             self._write_journal()  # before others are read: of two runs that differ one sees the other
-        self._read_finished()
+        self._read_finished(finished or FinishedManifest(out))
         self._read_journals()
         for path in self.paths:
             if recorded and path.name in recorded:
@@ -173,11 +176,11 @@ class Sources:
             for path in self.paths
         )
 
-    def _read_finished(self) -> None:
+    def _read_finished(self, finished: FinishedManifest) -> None:
         """Take the digests of a run that is finished, if its shards are still the same files."""
         with suppress(CheckpointError):  # is raised where the file is needed
             states = {path.name: _state_of(path) for path in self.paths}
-            for name, digest in finished_digests(self._out, states).items():
+            for name, digest in finished_digests(finished, states).items():
                 self._add(name, digest, states[name])
 
     def _read_journals(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from preshuffle.layouts import Checkpoint
 from preshuffle.layouts.laid_out import (
+    MANIFEST,
     LaidOutError,
     Manifest,
     RunEvent,
@@ -21,6 +22,7 @@ from preshuffle.layouts.laid_out import (
     lay_out_checkpoint,
     lay_out_share,
 )
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.runs import sources
 from preshuffle.layouts.laid_out.runs.output_folder import fetching, finishing, shared_folder
 from preshuffle.layouts.laid_out.runs.sources import Sources
@@ -135,6 +137,33 @@ def test_machines_that_see_other_inodes(checkpoint: Path, tmp_path: Path, hashed
     (tmp_path / ".unfinished" / "plan-1-of-2.json").write_text(text.replace(inode, "1"))  # of another mount
     Sources(opened, tmp_path, {}, "plan-2-of-3").digest(path)
     assert hashed == [path.name]
+
+
+def test_a_manifest_is_read_once_while_it_is_the_same_file(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    lay_out_checkpoint(checkpoint, out, **FIELDS)
+    read: list[Path] = []
+    original = Manifest.read
+
+    def counted(folder: Path) -> Manifest:
+        read.append(folder)
+        return original(folder)
+
+    monkeypatch.setattr(Manifest, "read", counted)
+    lay_out_checkpoint(checkpoint, out, **FIELDS)
+    assert read == [out]
+    finished = FinishedManifest(out)
+    first = finished.read()
+    assert (finished.read() is first, len(read)) == (True, 2)
+    shutil.copy(out / MANIFEST, tmp_path / "other")
+    os.replace(tmp_path / "other", out / MANIFEST)
+    assert (finished.read() == first, len(read)) == (True, 3)
+    (out / MANIFEST).unlink()
+    assert finished.state is None
+    with pytest.raises(LaidOutError):
+        finished.read()
 
 
 def test_a_finished_run_knows_its_shards(
