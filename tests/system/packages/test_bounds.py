@@ -125,3 +125,14 @@ def test_ci_runs_the_oldest_and_the_newest_by_targets_that_exist() -> None:
         re.findall(r"test-\w+", str(workflow["jobs"]["versions"]["strategy"]))
     )
     assert {"test-lowest", "test-newest"} <= used <= targets
+
+
+def test_the_pythons_that_the_package_names_are_those_that_are_tested() -> None:
+    named = re.findall(r"(?m)Python :: (3\.\d+)$", "\n".join(PROJECT["classifiers"]))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    pythons = re.search(r"(?m)^PYTHONS \?= (.+)$", makefile)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "versions.yml").read_text(encoding="utf-8"))
+    assert pythons is not None
+    assert [f"python{version}" for version in named] == pythons[1].split()
+    assert workflow["jobs"]["pythons"]["strategy"]["matrix"]["python"] == named
+    assert PROJECT["requires-python"] == f">={named[0]}"
