@@ -9,6 +9,7 @@ from preshuffle.layouts.stamps.digests import (
     row_sums_of_file,
 )
 from preshuffle.layouts.stamps.exclusive import exclusive
+from preshuffle.layouts.stamps.inode_marks import FileState, remember_states, remembers_states, state_of_file
 from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
 from preshuffle.layouts.stamps.memory_extents import (
     any_overlap,
@@ -41,6 +42,7 @@ from preshuffle.layouts.stamps.stamp_fields import Loss, Stamp
 from preshuffle.layouts.stamps.unfinished import unfinished
 
 __all__ = [
+    "FileState",
     "Loss",
     "Stamp",
     "StreamDigest",
@@ -70,6 +72,8 @@ __all__ = [
     "put_stamp",
     "put_stamps",
     "record_location",
+    "remember_states",
+    "remembers_states",
     "row_sums_of_file",
     "sample_file",
     "sample_memory",
@@ -77,6 +81,7 @@ __all__ = [
     "stamp_of",
     "stamps_from_metadata",
     "stamps_to_metadata",
+    "state_of_file",
     "tensors_overlap",
     "unfinished",
     "verified_stamp_of",

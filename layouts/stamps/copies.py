@@ -43,7 +43,7 @@ class StampSource:
         first, past = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
         for extent, entry in record.entries.items():
             inside = first <= extent[0] and extent[1] <= past
-            if inside and entry.fingerprint is not None and is_unchanged(entry, storage, extent, thorough=True):
+            if inside and is_unchanged(entry, storage, extent, thorough=True):
                 key = f"{extent[0] - first}-{extent[1] - first}"
                 found[key] = f"{take_digest(storage, extent)} {entry.stamp.to_text()}"
         return found

@@ -11,6 +11,7 @@ mapped file, and with a copy.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,6 +81,21 @@ def fingerprints(spans: Sequence[Span]) -> list[torch.Tensor]:
         summed = sum_parts(device, [(address, nbytes) for _, address, nbytes in some])
         found |= {number: sums for (number, _, _), sums in zip(some, summed, strict=True)}
     return [found[number] for number in range(len(spans))]
+
+
+def fingerprint_of_file(path: Path, extent: tuple[int, int]) -> torch.Tensor:
+    """Return the fingerprint of a byte range of a file, as of memory.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is shorter.
+    """
+    begin, end = extent
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        shown = torch.frombuffer(mapped, dtype=torch.uint8, count=end - begin, offset=begin)
+        found = fingerprint(shown.untyped_storage(), 0, end - begin)
+        del shown  # else the mapping cannot be closed
+    return found
 
 
 def part_edges(nbytes: int) -> torch.Tensor:

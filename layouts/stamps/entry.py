@@ -5,16 +5,68 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.digests import digest_memory, fingerprints, is_uniform, part_edges
+from preshuffle.layouts.stamps.digests import (
+    digest_memory,
+    fingerprint_of_file,
+    fingerprints,
+    is_uniform,
+    part_edges,
+)
+from preshuffle.layouts.stamps.inode_marks import FileState, state_of_file
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 
 _MOST_WITNESSES: Final = 4
 
 Extent = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Bytes of a file that a private mapping shows.
+
+    Attributes:
+        path: the file.
+        extent: where in the file they begin, and where they end.
+        state: of the file when the bytes were stamped.
+    """
+
+    path: Path
+    extent: Extent
+    state: FileState
+
+    @staticmethod
+    def of(path: Path, offset: int, extent: Extent) -> Origin | None:
+        """Describe bytes of a mapping; None where the file is gone.
+
+        Args:
+            path: the mapped file.
+            offset: where in it the mapping begins.
+            extent: of the bytes in the mapping.
+        """
+        try:
+            return Origin(path, (offset + extent[0], offset + extent[1]), state_of_file(path))
+        except OSError:
+            return None
+
+    def fingerprint(self) -> torch.Tensor | None:
+        """Return the bytes' fingerprint, None where the file was written or is gone."""
+        try:
+            found = fingerprint_of_file(self.path, self.extent) if self.is_current() else None
+        except (OSError, ValueError):
+            return None
+        return found if self.is_current() else None
+
+    def is_current(self) -> bool:
+        """Return whether the file holds the same bytes."""
+        try:
+            return state_of_file(self.path) == self.state
+        except OSError:
+            return False
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +77,8 @@ class StampEntry:
         stamp: what was recorded.
         fingerprint: of the bytes when they were stamped; None unless they are laid out.
         digest: of all of them, where somebody had read them all.
+        origin: where their fingerprint can be taken as long as there is none: it costs a page's address a word, which
+            an engine that only loads would wait for.
         written: whether torch wrote to the bytes since, as far as a witness showed.
         sound: GPU bool: whether the fingerprint was right when the product itself wrote; None where that is known.
         witnesses: tensors on the bytes, each with its ``_version`` when it was seen.
@@ -34,6 +88,7 @@ class StampEntry:
     stamp: Stamp
     fingerprint: torch.Tensor | None = None
     digest: str | None = None
+    origin: Origin | None = None
     written: bool = False
     sound: torch.Tensor | None = None
     witnesses: list[tuple[weakref.ref[torch.Tensor], int]] = field(default_factory=list)
@@ -81,18 +136,36 @@ def is_unchanged(
         extent: their addresses.
         thorough: compare every byte, where a digest of all is known.
     """
-    if storage is None or entry.fingerprint is None:
+    if storage is None:
         return False
     _ask_witnesses(entry, storage, extent)
     if entry.written or (entry.sound is not None and not bool(entry.sound)):
         return False
     entry.sound = None
+    known = known_fingerprint(entry, storage, extent)
+    if known is None:
+        return False
     now = take_fingerprint(storage, extent)
     if entry.lent:
-        return _is_unchanged_beside_lent(entry, entry.fingerprint, now, extent)
-    if not torch.equal(now, entry.fingerprint):
+        return _is_unchanged_beside_lent(entry, known, now, extent)
+    if not torch.equal(now, known):
         return False
     return not thorough or entry.digest in (None, take_digest(storage, extent))
+
+
+def known_fingerprint(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor | None:
+    """Return the fingerprint of bytes when they were stamped, None without any.
+
+    That of a mapped file is taken of the file at the first call. Of a file that was written since nothing can be
+    learnt: then all bytes of the memory are compared with their digest.
+    """
+    if entry.fingerprint is None and entry.origin is not None:
+        entry.fingerprint = entry.origin.fingerprint()
+        if entry.fingerprint is None and entry.digest is not None and take_digest(storage, extent) == entry.digest:
+            entry.fingerprint = take_fingerprint(storage, extent)
+        entry.written = entry.written or entry.fingerprint is None
+        entry.origin = None
+    return entry.fingerprint
 
 
 def _is_unchanged_beside_lent(entry: StampEntry, known: torch.Tensor, now: torch.Tensor, extent: Extent) -> bool:
@@ -123,7 +196,7 @@ def note_soundness(entry: StampEntry, storage: torch.UntypedStorage, extent: Ext
 def continues(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) -> bool:
     """Return whether a new storage shows the bytes of an orphaned entry.
 
-    Its own storages are gone. Plain bytes and bytes that are all the same prove nothing.
+    Its own storages are gone, and so is a mapping of ours. Plain bytes and bytes that are all the same prove nothing.
     """
     if entry.fingerprint is None or entry.stamp.layout == "plain":
         return False

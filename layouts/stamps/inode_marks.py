@@ -1,22 +1,59 @@
-"""Extended attributes of files that say where their stamps are.
+"""What inodes say of files: their state, and attributes of ours.
 
 An attribute belongs to the file, not to a name of it: it is found through every hard link, follows a rename, and dies
-with the file. Shared memory (``/dev/shm``) holds the stamps themselves in it, so that nothing is left beside it.
+with the file. One says where a file's stamps are; shared memory (``/dev/shm``) holds the stamps themselves in it, so
+that nothing is left beside it. Another remembers the states that other files had, so that bytes which were compared
+once need not be compared again: a copy has neither.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
 POINTER: Final = "user.preshuffle.record"
 _STAMPS: Final = "user.preshuffle.stamps"
+_STATES: Final = "user.preshuffle.states"
 _ABSENT: Final = (errno.ENODATA, errno.ENOENT)
+
+FileState = tuple[int, int, int, int]
+"""Size, time of modification in nanoseconds, inode, and time of change (``ctime``), which nobody can set back."""
+
+
+def state_of_file(path: Path) -> FileState:
+    """Return what tells whether a file's bytes were written since.
+
+    Raises:
+        OSError: it is not there.
+    """
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+
+def remember_states(bearer: Path, states: Mapping[str, FileState]) -> None:
+    """Record the states of files in an attribute of another file.
+
+    Silent where the file system has no attributes.
+
+    Args:
+        bearer: gets the attribute; another one that replaces it has none.
+        states: by the files' names.
+    """
+    with suppress(OSError):
+        os.setxattr(bearer, _STATES, _hashed(states))
+
+
+def remembers_states(bearer: Path, states: Mapping[str, FileState]) -> bool:
+    """Return whether files are in the states that were recorded, all of them."""
+    return _read(bearer, _STATES) == _hashed(states)
 
 
 def is_shared_memory(path: Path) -> bool:
@@ -87,6 +124,11 @@ def _read(path: Path, name: str) -> bytes | None:
         return os.getxattr(path, name)
     except OSError:
         return None
+
+
+def _hashed(states: Mapping[str, FileState]) -> bytes:
+    text = json.dumps(sorted((name, *state) for name, state in states.items()))
+    return blake2b(text.encode(), digest_size=16).hexdigest().encode()
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.entry import StampEntry, add_witness, continues, take_fingerprints
+from preshuffle.layouts.stamps.entry import Origin, StampEntry, add_witness, continues, take_fingerprints
 from preshuffle.layouts.stamps.memory_extents import addresses_of
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 
@@ -219,22 +219,40 @@ def _shifted(record: MemoryRecord, address: int, pointer: int, nbytes: int) -> d
     }
 
 
-def record_in_memory(stamped: list[tuple[torch.Tensor, Stamp | None, str | None]]) -> None:
-    """Record stamps and digests of this process's memory, fingerprints at once."""
-    places = [(tensor.untyped_storage(), addresses_of(tensor)) for tensor, _, _ in stamped]
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """Tensor in this process's memory, and what is recorded of it.
+
+    Attributes:
+        stamp: None removes what is recorded.
+        digest: of all bytes, where it is known.
+        origin: the file whose bytes they are, where nobody has written to them.
+    """
+
+    tensor: torch.Tensor
+    stamp: Stamp | None
+    digest: str | None = None
+    origin: Origin | None = None
+
+    @property
+    def needs_fingerprint(self) -> bool:
+        """Whether its fingerprint must be taken now."""
+        return self.origin is None and self.stamp is not None and self.stamp.state == "applied"
+
+
+def record_in_memory(stamped: list[Stamped]) -> None:
+    """Record stamps of this process's memory, fingerprints at once."""
+    places = [(one.tensor.untyped_storage(), addresses_of(one.tensor)) for one in stamped]
     with MEMORY.lock:
-        laid = [place for place, (_, stamp, _) in zip(places, stamped, strict=True) if _is_applied(stamp)]
-        known = iter(take_fingerprints(laid))
-        for (storage, extent), (tensor, stamp, digest) in zip(places, stamped, strict=True):
-            taken = next(known) if _is_applied(stamp) else None
-            record = MEMORY.find(storage, create=stamp is not None)
+        known = iter(
+            take_fingerprints(place for place, one in zip(places, stamped, strict=True) if one.needs_fingerprint)
+        )
+        for (storage, extent), one in zip(places, stamped, strict=True):
+            taken = next(known) if one.needs_fingerprint else None
+            record = MEMORY.find(storage, create=one.stamp is not None)
             if record is None:
                 continue
             record.discard(*extent)
-            if stamp is not None:
-                record.entries[extent] = entry = StampEntry(stamp, taken, digest)
-                add_witness(entry, tensor)
-
-
-def _is_applied(stamp: Stamp | None) -> bool:
-    return stamp is not None and stamp.state == "applied"
+            if one.stamp is not None:
+                record.entries[extent] = entry = StampEntry(one.stamp, taken, one.digest, one.origin)
+                add_witness(entry, one.tensor)

@@ -8,7 +8,9 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.stamp import digest_of_all, put_stamps, verified_stamp_of
+from preshuffle.layouts.stamps.entry import take_digest
+from preshuffle.layouts.stamps.memory_extents import addresses_of
+from preshuffle.layouts.stamps.stamp import put_stamps, verified_stamp_of
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES, dtype_name, untraced
 from preshuffle.registry import LayoutError
@@ -53,11 +55,15 @@ def _checked(name: str, tensor: torch.Tensor, stamp: Stamp) -> Stamp:
         raise LayoutError(f"{name} has shape {tuple(tensor.shape)}; its stamp says {stamp.tensor_shape}")
     if tensor.element_size() not in {dtype.itemsize for dtype in ACCEPTED_DTYPES[stamp.dtype]}:
         raise LayoutError(f"{name} is {dtype_name(tensor.dtype)}; its stamp says {stamp.dtype}")
-    if stamp.digest is not None and stamp.digest != digest_of_all(tensor):
+    if stamp.digest is not None and stamp.digest != _digest_of(tensor):
         raise LayoutError(f"{name} does not hold the bytes that its stamp says ({stamp.layout}): they were changed")
     return stamp
 
 
 def _with_digest(stamp: Stamp, tensor: torch.Tensor) -> Stamp:
     whole = stamp.state == "applied" and tuple(tensor.shape) == stamp.tensor_shape and tensor.is_contiguous()
-    return replace(stamp, digest=digest_of_all(tensor)) if whole else stamp
+    return replace(stamp, digest=_digest_of(tensor)) if whole else stamp
+
+
+def _digest_of(tensor: torch.Tensor) -> str:
+    return take_digest(tensor.untyped_storage(), addresses_of(tensor))

@@ -27,11 +27,12 @@ from torch.utils.dlpack import from_dlpack
 
 from preshuffle.layouts.stamps.copies import adopt_stamps, has_copied_stamps
 from preshuffle.layouts.stamps.entry import (
+    Origin,
     StampEntry,
     add_witness,
     is_unchanged,
+    known_fingerprint,
     note_soundness,
-    take_digest,
     take_fingerprint,
 )
 from preshuffle.layouts.stamps.file_stamps import (
@@ -47,7 +48,7 @@ from preshuffle.layouts.stamps.file_stamps import (
 )
 from preshuffle.layouts.stamps.mapped import Mapping, find_mappings, mapping_of
 from preshuffle.layouts.stamps.memory_extents import addresses_of, extent_of
-from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord, record_in_memory
+from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord, Stamped, record_in_memory
 from preshuffle.layouts.stamps.samples import digest_of, sample_file, sample_memory
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 from preshuffle.layouts.tensors import as_bytes, check_no_stand_in, has_bytes, untraced
@@ -110,6 +111,7 @@ def put_stamps(
     *,
     whole: bool = True,
     digests: Iterable[str | None] | None = None,
+    unwritten: bool = False,
 ) -> None:
     """Stamp several tensors' bytes; None removes a stamp.
 
@@ -119,11 +121,12 @@ def put_stamps(
         stamped: the tensors and their stamps.
         whole: record the digest of all bytes of files.
         digests: of all bytes of each tensor, for those in memory, where they are known.
+        unwritten: nobody has written to private mappings of files: their fingerprints are taken when they are needed.
     """
     stamped = list(stamped)
     find_mappings(tensor for tensor, _ in stamped)
     files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
-    in_memory: list[tuple[torch.Tensor, Stamp | None, str | None]] = []
+    in_memory: list[Stamped] = []
     known = list(digests) if digests is not None else [None] * len(stamped)
     for (tensor, stamp), digest in zip(stamped, known, strict=True):
         mapping = mapping_of(tensor)
@@ -131,7 +134,8 @@ def put_stamps(
             whole_storage = (0, tensor.untyped_storage().nbytes())
             if mapping is not None and (stamp is None or extent_of(tensor) != whole_storage):
                 _memory_record(tensor)  # beside the new stamp, those that the file's record has still count
-            in_memory.append((tensor, stamp, digest))
+            origin = Origin.of(mapping.path, mapping.offset, extent_of(tensor)) if unwritten and mapping else None
+            in_memory.append(Stamped(tensor, stamp, digest, origin))
             continue
         begin, end = extent_of(tensor)
         settled = stamp is not None and stamp.state == "applied"
@@ -210,7 +214,10 @@ def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
         lend_file(mapping, (begin, end), lent)
         return view
     record = MEMORY.find(tensor.untyped_storage())
-    for _, entry in _entries(record, tensor) if record is not None else ():
+    for extent, entry in _entries(record, tensor) if record is not None else ():
+        storage = record.storage_for(extent) if record is not None else None
+        if storage is not None:
+            known_fingerprint(entry, storage, extent)  # before the bytes are written to
         entry.lent.append((lent, *addresses_of(view)))
         entry.digest = None
     return view
@@ -239,11 +246,6 @@ def record_location(tensor: torch.Tensor) -> str:
     """
     mapping = mapping_of(tensor)
     return f" (says {describe_record(mapping.path)})" if mapping is not None else ""
-
-
-def digest_of_all(tensor: torch.Tensor) -> str:
-    """Return the digest of all bytes of a tensor."""
-    return take_digest(tensor.untyped_storage(), addresses_of(tensor))
 
 
 def _overlapping(tensor: torch.Tensor, *, thorough: bool = False) -> dict[Extent, Stamp]:

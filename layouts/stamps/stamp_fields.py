@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from math import prod
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -117,7 +116,7 @@ class Stamp:
             LayoutError: the text is no stamp.
         """
         try:
-            stamp = _adapter().validate_json(text, strict=True)
+            stamp = _ADAPTER.validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
@@ -129,7 +128,4 @@ class Stamp:
         return stamp
 
 
-# Process-wide: built once from the class, never changed.
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[Stamp]:
-    return TypeAdapter(Stamp)
+_ADAPTER: Final = TypeAdapter(Stamp)
