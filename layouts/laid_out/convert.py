@@ -105,7 +105,7 @@ def convert_laid_out(
             with writing(new / copied.file):
                 (new / copied.file).parent.mkdir(exist_ok=True)
             write_whole(new / copied.file, (out / copied.file).read_bytes())
-        made = finish(new, plan, records, manifest.sources, manifest.copied, manifest.complete)
+        made = finish(context, records, manifest.sources, manifest.copied, manifest.complete)
         progress.tell("finished")
     shutil.rmtree(new / WORK, ignore_errors=True)
     return made

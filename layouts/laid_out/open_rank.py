@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from preshuffle.layouts.laid_out.files.checked_file import check_copied
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, FileRecord, Manifest, naming_of
 from preshuffle.layouts.laid_out.files.rank_file import RankFile, dtype_of
+from preshuffle.layouts.laid_out.files.rank_states import states_as_written
 from preshuffle.layouts.laid_out.remote_source import changed_sources
 from preshuffle.layouts.laid_out.runs.parameter_names import parameter_names, parameter_prefix
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
@@ -29,8 +29,6 @@ from preshuffle.registry.hf import read_config
 
 _CONFIG: Final = "config.json"
 """The configuration, from which a query is made."""
-_AHEAD: Final = 2
-"""Layers that are mapped and checked while one is taken, each by a thread."""
 Rank = int | tuple[int, int]
 
 
@@ -83,19 +81,16 @@ class LaidOutRank:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them.
 
-        While a mapped layer is taken, threads map and check the next two: that takes about as long as copying them. A
-        layer that is copied or laid out is not read ahead: it takes memory.
+        The next layer is mapped before one is taken, so that the system reads it from the disk meanwhile. A layer that
+        is copied or laid out is not read ahead: it takes memory.
         """
-        if not self._reader.maps:
-            yield from (item for layer in self.layers for item in self.layer(layer).items())
-            return
-        with ThreadPoolExecutor(_AHEAD, "read-ahead") as threads:
-            coming = deque(threads.submit(self.layer, layer) for layer in self.layers[:_AHEAD])
-            for number in range(len(self.layers)):
-                tensors = coming.popleft().result()
-                following = self.layers[number + _AHEAD : number + _AHEAD + 1]
-                coming.extend(threads.submit(self.layer, layer) for layer in following)
-                yield from tensors.items()
+        ahead = deque[dict[str, torch.Tensor]]()
+        for layer in self.layers:
+            ahead.append(self.layer(layer))
+            if len(ahead) > self._reader.maps:
+                yield from ahead.popleft().items()
+        while ahead:
+            yield from ahead.popleft().items()
 
 
 def open_laid_out(
@@ -120,7 +115,8 @@ def open_laid_out(
             with those that were laid out. No tensor is read.
         fallback: where the folder is of no use, warn and read the checkpoint, if it is a folder.
         device: where tensors are wanted; to a GPU they are copied through pinned memory.
-        check_samples: compare a sample of each tensor's bytes with its checksum.
+        check_samples: compare a sample of each tensor's bytes with its checksum, unless size, times and inode say that
+            the files are as the run left them.
         registry: whose book must decide the same.
         fields: of the query that the engine has: ``arch``, ``engine``, ``tp``, ``ep``, ``activation_dtype``, ….
 
@@ -220,7 +216,8 @@ class _MappedReader:
         records = {one.layer: one for one in manifest.rank(*rank) if one.layer is not None}
         if set(records) != {layer for plan in manifest.plans for layer in plan.layers}:
             raise LaidOutError(f"{folder / MANIFEST}: its plans are of other layers than its files: it is damaged")
-        self._files = {layer: RankFile(folder, one, manifest) for layer, one in records.items()}
+        written = states_as_written(folder, rank, records.values())
+        self._files = {layer: RankFile(folder, one, manifest, written.get(one.file)) for layer, one in records.items()}
         self._check = check_samples
         self._device = device
         self._copier = DeviceCopier(device) if device.type != "cpu" else None
@@ -230,11 +227,12 @@ class _MappedReader:
         file = self._files[layer]
         stamps = file.stamps()
         found = file.map() if self._copier is None else self._copy(self._copier, file)
-        if self._check:
+        if self._check and not file.is_as_written():
             self._check_samples(file.path, file.record, found)
         put_stamps(
             ((found[name], replace(stamp, digest=None)) for name, stamp in stamps.items()),
             digests=(stamp.digest for stamp in stamps.values()),
+            unwritten=True,
         )
         for name, stamp in stamps.items():
             if stamp.is_shuffled:

@@ -20,16 +20,14 @@ from preshuffle.layouts.laid_out.files.manifest import (
     FileRecord,
     Manifest,
     SourceRecord,
-    index_of,
     manifest_key,
-    rank_index,
 )
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.rank_states import write_rank_index
 from preshuffle.layouts.laid_out.files.seal import BLANK
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
 from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
-from preshuffle.layouts.laid_out.runs.finished_sources import remember_states
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
@@ -43,6 +41,7 @@ from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
 from preshuffle.layouts.laid_out.unfetched import UnfetchedShards
+from preshuffle.layouts.stamps import remember_states
 from preshuffle.registry import Registry
 from preshuffle.registry.values.finding import FindingCode
 
@@ -205,11 +204,11 @@ class WholeCheckpoint:
         copied += copy_headers(checkpoint.folder, out, [self.shards.header(path) for path in paths])
         sources = identified(digests.records(), self.identities)
         states = {path.name: state for path in paths if (state := digests.state(path)) is not None}
-        manifest = finish(out, plan, records, sources, copied, self.others)
+        manifest = finish(context, records, sources, copied, self.others)
         for path in out.glob(f"{_KEPT}-*.safetensors"):  # when no manifest names them any more
             if path.name not in records:
                 path.unlink()
-        remember_states(out, states)
+        remember_states(out / MANIFEST, states)
         context.progress.tell("finished")
         return manifest
 
@@ -274,14 +273,14 @@ def fingerprint_of(plan: RunPlan, others: bool) -> dict[str, Any]:
 
 
 def finish(
-    out: Path,
-    plan: RunPlan,
+    context: RunContext,
     records: Mapping[str, FileRecord],
     sources: tuple[SourceRecord, ...],
     copied: tuple[CopiedRecord, ...],
     complete: bool,
 ) -> Manifest:
     """Write each rank's index, and the manifest behind everything else."""
+    plan, out = context.plan, context.out
     ranks = tuple(records[unit.file] for unit in plan.units())
     rest = [one for _, one in sorted(records.items()) if one.layer is None]
     others = tuple(one for one in rest if not one.file.startswith(f"{_KEPT}-"))
@@ -290,7 +289,7 @@ def finish(
     for ep_rank in range(ep):
         for tp_rank in range(tp):
             own = [one for one in ranks if (one.tp_rank, one.ep_rank) == (tp_rank, ep_rank)]
-            write_whole(out / rank_index(tp_rank, ep_rank), index_of((*own, *others)))
+            write_rank_index(out, (tp_rank, ep_rank), own, others, context.states)
     manifest = Manifest(
         format=FORMAT,
         key=manifest_key((*ranks, *others, *kept), sources),

@@ -24,6 +24,7 @@ from preshuffle.layouts.laid_out.runs.output_folder import remove_partials
 from preshuffle.layouts.laid_out.runs.run_plan import RankLayer
 from preshuffle.layouts.laid_out.runs.shard_pieces import PiecewiseDigests, ShardPiece
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
+from preshuffle.layouts.stamps import FileState
 from preshuffle.registry import PreshuffleError
 
 RETRIES: Final = 5
@@ -211,16 +212,17 @@ class _RayRun:
         if isinstance(work, ShardPiece):
             self._digests.add(work, result)
             return
-        for unit, (record, was_there) in zip(work, result if self._maker is not None else [result], strict=True):
-            self._take_file(unit.file, record, was_there)
+        for unit, (record, state) in zip(work, result if self._maker is not None else [result], strict=True):
+            self._take_file(unit.file, record, state)
 
-    def _take_file(self, file: str, record: FileRecord, was_there: bool) -> None:
+    def _take_file(self, file: str, record: FileRecord, state: FileState | None) -> None:
         self._records[file] = record
         size = sum(tensor.nbytes for tensor in record.tensors)
-        if was_there:
+        if state is None:
             self._written.report(file, 0)
             self._context.progress.resume(file, size)
         else:
+            self._context.states[file] = state
             self._written.report(file, size)
             self._context.progress.tell("file", file)
 

@@ -19,10 +19,9 @@ from preshuffle.layouts.laid_out.files.finished_file import read_finished
 from preshuffle.layouts.laid_out.files.manifest import FileRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, synchronise_folder
 from preshuffle.layouts.laid_out.runs.executor import LayerMaker
-from preshuffle.layouts.laid_out.runs.finished_sources import FileState
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, UnitHead, fill, seal
-from preshuffle.layouts.stamps import Loss, row_sums_of_file
+from preshuffle.layouts.stamps import FileState, Loss, row_sums_of_file
 from preshuffle.registry import Registry
 
 
@@ -95,7 +94,11 @@ def hash_piece(path: Path, extent: tuple[int, int], state: FileState, expected: 
     return sums
 
 
-def write_unit(unit: Unit, sources: UnitSources, out: Path, expected: Expectation) -> tuple[FileRecord, bool]:
+Written = tuple[FileRecord, FileState | None]
+"""Record of a file, and the state in which it was written; None where it was there."""
+
+
+def write_unit(unit: Unit, sources: UnitSources, out: Path, expected: Expectation) -> Written:
     """Write a unit's file, unless it is there.
 
     Repeating it is harmless: a file gets another name each time until it is whole, and the same bytes.
@@ -105,19 +108,16 @@ def write_unit(unit: Unit, sources: UnitSources, out: Path, expected: Expectatio
         sources: what it reads.
         out: the folder.
         expected: what this node must be like.
-
-    Returns:
-        The file's record, and whether it was there.
     """
     _prepare(expected)
     head = UnitHead.of(unit, sources.digests, sources.registry_digest)
     found = read_finished(out / unit.file, head.key)
-    return (found, True) if found is not None else (_write(unit, head, sources, out, _shards_of(expected)), False)
+    return (found, None) if found is not None else _write(unit, head, sources, out, _shards_of(expected))
 
 
 def write_layer(
     units: Sequence[Unit], layer: int, sources: UnitSources, maker: LayerMaker, out: Path, expected: Expectation
-) -> list[tuple[FileRecord, bool]]:
+) -> list[Written]:
     """Write the files of a layer whose stored tensors are made first.
 
     Args:
@@ -127,9 +127,6 @@ def write_layer(
         maker: makes the layer's shards.
         out: the folder.
         expected: what this node must be like.
-
-    Returns:
-        Of each unit, the file's record, and whether it was there.
     """
     _prepare(expected)
     heads = [UnitHead.of(unit, sources.digests, sources.registry_digest) for unit in units]
@@ -142,7 +139,7 @@ def write_layer(
             maker.make(layer, folder)
         own = sources.moved_to(folder)
         return [
-            (record, True) if record is not None else (_write(unit, head, own, out, shards), False)
+            (record, None) if record is not None else _write(unit, head, own, out, shards)
             for unit, head, record in zip(units, heads, found, strict=True)
         ]
     finally:
@@ -154,17 +151,17 @@ def _prepare(expected: Expectation) -> None:
     torch.set_num_threads(1)
 
 
-def _write(unit: Unit, head: UnitHead, sources: UnitSources, out: Path, shards: MappedShards) -> FileRecord:
+def _write(unit: Unit, head: UnitHead, sources: UnitSources, out: Path, shards: MappedShards) -> Written:
     sources.check_unchanged()
     writer = TensorWriter(out / unit.file, head.tensors, head.description)
     try:
         fill(unit, sources.plan(), shards, writer, lambda nbytes: None)
         sources.check_unchanged()
-        record = seal(writer, unit, head)
+        written = seal(writer, unit, head)
     finally:
         writer.abandon()
     synchronise_folder(out)
-    return record
+    return written
 
 
 # Process-wide: the tasks of a run read the same pages one after the other, and mapping them costs as much as copying.

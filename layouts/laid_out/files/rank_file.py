@@ -12,7 +12,7 @@ from preshuffle.layouts.checkpoint import TORCH_DTYPES, CheckpointError, ShardFi
 from preshuffle.layouts.laid_out.files.checked_file import check_head, check_key, check_tensors
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord
-from preshuffle.layouts.stamps import Stamp
+from preshuffle.layouts.stamps import FileState, Stamp, state_of_file
 
 
 class RankFile:
@@ -22,8 +22,14 @@ class RankFile:
     stamps and key are compared, before its first tensor is handed out.
     """
 
-    def __init__(self, folder: Path, record: FileRecord, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, record: FileRecord, manifest: Manifest, written: FileState | None = None) -> None:
         """Compare the header's bytes with the manifest.
+
+        Args:
+            folder: the laid-out checkpoint's.
+            record: of the file.
+            manifest: that the record is of.
+            written: the state in which the file was left, where that is known.
 
         Raises:
             LaidOutError: the file is missing, cut short, or another run's.
@@ -31,6 +37,7 @@ class RankFile:
         self.path = folder / record.file
         self.record = record
         self._manifest = manifest
+        self._written = written
         self._head = check_head(self.path, record)
         self._stamps: Mapping[str, Stamp] | None = None
 
@@ -65,6 +72,13 @@ class RankFile:
         self._check_same(mapped[: len(self._head)], len(mapped))
         advise(mapped, mmap.MADV_WILLNEED, 0, len(mapped))  # what is on the disk yet is read in its order
         return {one.name: _view(mapped, one) for one in self.record.tensors}
+
+    def is_as_written(self) -> bool:
+        """Whether the file is known to be what its run left."""
+        try:
+            return self._written is not None and state_of_file(self.path) == self._written
+        except OSError:
+            return False
 
     def check_unchanged(self) -> None:
         """Compare the file's header with the one that was opened.

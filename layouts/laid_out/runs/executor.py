@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from preshuffle.layouts.checkpoint import MappedShards
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, SourceRecord
 from preshuffle.layouts.laid_out.files.progress import Progress
-from preshuffle.layouts.laid_out.runs.finished_sources import FileState
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.layouts.laid_out.runs.unit_files import Unit
+from preshuffle.layouts.stamps import FileState
 
 
 class SourceDigests(Protocol):
@@ -74,6 +74,7 @@ class RunContext:
 
     Attributes:
         out: the folder that gets their files.
+        states: of the files that this run wrote, by name.
     """
 
     plan: RunPlan
@@ -81,6 +82,7 @@ class RunContext:
     digests: SourceDigests
     source: LayerSource
     progress: Progress
+    states: dict[str, FileState] = field(default_factory=dict)
 
 
 class Executor(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.files.manifest import WORK, SourceRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole
-from preshuffle.layouts.laid_out.runs.finished_sources import FileState, finished_digests
-from preshuffle.layouts.stamps import digest_file
+from preshuffle.layouts.laid_out.runs.finished_sources import finished_digests
+from preshuffle.layouts.stamps import FileState, digest_file, state_of_file
 
 JOURNAL: Final = "plan"
 
@@ -231,7 +230,6 @@ def _state_in(numbers: Sequence[int]) -> FileState:
 
 def _state_of(path: Path) -> FileState:
     try:
-        found = os.stat(path)
+        return state_of_file(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns

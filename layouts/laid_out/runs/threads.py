@@ -43,7 +43,7 @@ class _ThreadedRun:
 
     def __init__(self, context: RunContext, workers: int) -> None:
         self.plan, self.out, self.digests = context.plan, context.out, context.digests
-        self.progress, self.source = context.progress, context.source
+        self.progress, self.source, self.states = context.progress, context.source, context.states
         self.records: dict[str, FileRecord] = {}
         self._workers = workers
         self._lock = Lock()
@@ -147,10 +147,9 @@ class _ThreadedRun:
 
     def _seal(self, writer: TensorWriter, unit: Unit, head: UnitHead) -> None:
         try:
-            record = seal(writer, unit, head)
+            self.records[unit.file], self.states[unit.file] = seal(writer, unit, head)
         finally:
             self._give_up(writer)
-        self.records[unit.file] = record
         self.progress.tell("file", unit.file)
 
     def _give_up(self, writer: TensorWriter) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from preshuffle.layouts.checkpoint import MappedShards
 from preshuffle.layouts.laid_out.files.manifest import FileRecord
-from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, writing
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_tensors
 from preshuffle.layouts.laid_out.runs.rank_layer import Advance, description_of, lay_out_rank_layer
 from preshuffle.layouts.laid_out.runs.run_plan import RankLayer, RunPlan
+from preshuffle.layouts.stamps import FileState, state_of_file
 
 Unit = RankLayer | OtherFile
 """Independent piece of a run, with a file of its own."""
@@ -79,11 +80,16 @@ def fill(unit: Unit, plan: RunPlan, shards: MappedShards, writer: TensorWriter, 
         lay_out_rank_layer(unit, plan, shards, writer, advance)
 
 
-def seal(writer: TensorWriter, unit: Unit, head: UnitHead) -> FileRecord:
+def seal(writer: TensorWriter, unit: Unit, head: UnitHead) -> tuple[FileRecord, FileState]:
     """Finish a unit's file; it appears under its name.
+
+    Returns:
+        The file's record, and its state while nobody else has written to it.
 
     Raises:
         LaidOutError: it cannot be written.
     """
     size, header, tensors = writer.seal()
-    return FileRecord(file=unit.file, key=head.key, size=size, header=header, tensors=tensors, **head.ranks)
+    record = FileRecord(file=unit.file, key=head.key, size=size, header=header, tensors=tensors, **head.ranks)
+    with writing(writer.path):
+        return record, state_of_file(writer.path)
