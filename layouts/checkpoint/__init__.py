@@ -27,6 +27,7 @@ from preshuffle.layouts.checkpoint.shard_file import (
     ShardFile,
     StoredEntry,
     header_size,
+    open_regular,
     read_head,
     read_regular,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "identity_of_link",
     "is_remote",
     "map_file",
+    "open_regular",
     "read_head",
     "read_regular",
     "same_identity",

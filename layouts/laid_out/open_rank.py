@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from preshuffle.registry.hf import read_config
 _CONFIG: Final = "config.json"
 """The configuration, from which a query is made."""
 Rank = int | tuple[int, int]
+for _model in (Manifest, Query):  # here, beside torch's import: else the first that opens a folder waits for it
+    _model.model_rebuild()
 
 
 class LaidOutFallbackWarning(UserWarning):
@@ -81,16 +83,13 @@ class LaidOutRank:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them.
 
-        The next layer is mapped before one is taken, so that the system reads it from the disk meanwhile. A layer that
-        is copied or laid out is not read ahead: it takes memory.
+        While one is taken, the system reads the next one from the disk.
         """
-        ahead = deque[dict[str, torch.Tensor]]()
-        for layer in self.layers:
-            ahead.append(self.layer(layer))
-            if len(ahead) > self._reader.maps:
-                yield from ahead.popleft().items()
-        while ahead:
-            yield from ahead.popleft().items()
+        for layer, following in zip_longest(self.layers, self.layers[1:]):
+            tensors = self.layer(layer)
+            if following is not None:
+                self._reader.read_ahead(following)
+            yield from tensors.items()
 
 
 def open_laid_out(
@@ -239,10 +238,10 @@ class _MappedReader:
                 setattr(found[name], AITER_TAG, True)
         return found
 
-    @property
-    def maps(self) -> bool:
-        """Whether layers are views of files, which take no memory."""
-        return self._copier is None
+    def read_ahead(self, layer: int) -> None:
+        """Have the system read a layer's file, which is mapped next."""
+        if self._copier is None:
+            self._files[layer].read_ahead()
 
     def _check_samples(self, path: Path, record: FileRecord, found: Mapping[str, torch.Tensor]) -> None:
         """Compare samples with what was written.
@@ -274,7 +273,9 @@ class _CheckpointReader:
 
     def __init__(self, plan: RunPlan, tp_rank: int, ep_rank: int, device: torch.device) -> None:
         self._plan, self._tp_rank, self._ep_rank, self._device = plan, tp_rank, ep_rank, device
-        self.maps = False
+
+    def read_ahead(self, layer: int) -> None:
+        """Do nothing: a layer that is laid out takes memory."""
 
     def layer(self, layer: int) -> dict[str, torch.Tensor]:
         """Return a layer's tensors."""

@@ -84,7 +84,9 @@ def fingerprints(spans: Sequence[Span]) -> list[torch.Tensor]:
 
 
 def fingerprint_of_file(path: Path, extent: tuple[int, int]) -> torch.Tensor:
-    """Return the fingerprint of a byte range of a file, as of memory.
+    """Return the fingerprint of a byte range of a file.
+
+    That of the same bytes in memory.
 
     Raises:
         OSError: the file cannot be read.

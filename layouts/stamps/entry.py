@@ -54,7 +54,10 @@ class Origin:
             return None
 
     def fingerprint(self) -> torch.Tensor | None:
-        """Return the bytes' fingerprint, None where the file was written or is gone."""
+        """Return the bytes' fingerprint.
+
+        None where the file was written since, or is gone.
+        """
         try:
             found = fingerprint_of_file(self.path, self.extent) if self.is_current() else None
         except (OSError, ValueError):
@@ -142,7 +145,7 @@ def is_unchanged(
     if entry.written or (entry.sound is not None and not bool(entry.sound)):
         return False
     entry.sound = None
-    known = known_fingerprint(entry, storage, extent)
+    known = _known_fingerprint(entry, storage, extent)
     if known is None:
         return False
     now = take_fingerprint(storage, extent)
@@ -153,7 +156,7 @@ def is_unchanged(
     return not thorough or entry.digest in (None, take_digest(storage, extent))
 
 
-def known_fingerprint(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor | None:
+def _known_fingerprint(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor | None:
     """Return the fingerprint of bytes when they were stamped, None without any.
 
     That of a mapped file is taken of the file at the first call. Of a file that was written since nothing can be

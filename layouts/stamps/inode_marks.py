@@ -52,7 +52,7 @@ def remember_states(bearer: Path, states: Mapping[str, FileState]) -> None:
 
 
 def remembers_states(bearer: Path, states: Mapping[str, FileState]) -> bool:
-    """Return whether files are in the states that were recorded, all of them."""
+    """Return whether all files are in the states that were recorded."""
     return _read(bearer, _STATES) == _hashed(states)
 
 

@@ -31,7 +31,6 @@ from preshuffle.layouts.stamps.entry import (
     StampEntry,
     add_witness,
     is_unchanged,
-    known_fingerprint,
     note_soundness,
     take_fingerprint,
 )
@@ -202,7 +201,7 @@ def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
     Until it and every view of it are gone, its bytes are believed; then their fingerprint is taken again.
 
     Args:
-        tensor: laid out, all of it, contiguous.
+        tensor: laid out, all of it, contiguous; its stamp was compared just now.
         first: of its first dimension, where the part begins.
         past: behind its end.
     """
@@ -214,10 +213,7 @@ def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
         lend_file(mapping, (begin, end), lent)
         return view
     record = MEMORY.find(tensor.untyped_storage())
-    for extent, entry in _entries(record, tensor) if record is not None else ():
-        storage = record.storage_for(extent) if record is not None else None
-        if storage is not None:
-            known_fingerprint(entry, storage, extent)  # before the bytes are written to
+    for _, entry in _entries(record, tensor) if record is not None else ():
         entry.lent.append((lent, *addresses_of(view)))
         entry.digest = None
     return view

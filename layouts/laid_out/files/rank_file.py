@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from preshuffle.layouts.checkpoint import TORCH_DTYPES, CheckpointError, ShardFile, advise, map_file, read_head
+from preshuffle.layouts.checkpoint import (
+    TORCH_DTYPES,
+    CheckpointError,
+    ShardFile,
+    map_file,
+    open_regular,
+    read_head,
+)
 from preshuffle.layouts.laid_out.files.checked_file import check_head, check_key, check_tensors
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord
@@ -38,6 +47,7 @@ class RankFile:
         self.record = record
         self._manifest = manifest
         self._written = written
+        self._is_ahead = False
         self._head = check_head(self.path, record)
         self._stamps: Mapping[str, Stamp] | None = None
 
@@ -70,8 +80,19 @@ class RankFile:
         except CheckpointError as error:
             raise LaidOutError(str(error)) from None
         self._check_same(mapped[: len(self._head)], len(mapped))
-        advise(mapped, mmap.MADV_WILLNEED, 0, len(mapped))  # what is on the disk yet is read in its order
+        if not self._is_ahead:
+            self.read_ahead()  # in its order: the first tensors' places are all over the file
+        self._is_ahead = False
         return {one.name: _view(mapped, one) for one in self.record.tensors}
+
+    def read_ahead(self) -> None:
+        """Have the system read what is on the disk yet.
+
+        It is not waited for.
+        """
+        with suppress(OSError), open_regular(self.path) as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            self._is_ahead = True
 
     def is_as_written(self) -> bool:
         """Whether the file is known to be what its run left."""

@@ -1,4 +1,4 @@
-"""States of a rank's files: whether they are as their run left them.
+"""States of a rank's files, as their run left them.
 
 An attribute of the rank's index remembers them. Files in these states were not written since, on this machine or
 another one that mounts the folder, so that no sample of their bytes need be compared. A copy of the folder has no such
@@ -45,9 +45,9 @@ def write_rank_index(
 
 
 def states_as_written(out: Path, rank: tuple[int, int], own: Iterable[FileRecord]) -> dict[str, FileState]:
-    """Return the states of a rank's files, by name, if they are as they were left.
+    """Return the states of a rank's files, by name.
 
-    None of them if one is not, or if nobody remembers.
+    None of them if one is not in the state in which it was left, or if nobody remembers.
     """
     try:
         states = {one.file: state_of_file(out / one.file) for one in own}

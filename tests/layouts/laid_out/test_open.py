@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from preshuffle.layouts import inverse, stamp_of
 from preshuffle.layouts.laid_out import (
@@ -15,9 +17,10 @@ from preshuffle.layouts.laid_out import (
     StaleError,
     lay_out_checkpoint,
     open_laid_out,
+    open_rank,
 )
 from preshuffle.layouts.laid_out.files.manifest import rank_file
-from preshuffle.layouts.stamps import verified_stamp_of
+from preshuffle.layouts.stamps import sample_memory, verified_stamp_of
 from support.tensors.laid_out import applied_one_by_one, checkpoint_with_others, contents, flat, query_of
 
 A4W4: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
@@ -110,6 +113,55 @@ def test_layers_are_read_ahead_in_order_and_errors_come_where_they_belong(made: 
     assert [next(found)[0].split(".")[2] for _ in range(len(layers) // 2)] == ["0"] * (len(layers) // 2)
     with pytest.raises(LaidOutError, match="does not hold what was written"):
         next(found)
+
+
+def sampled_layers(out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return of how many tensors of rank 0 samples are compared."""
+    asked: list[int] = []
+
+    def sample(storage: torch.UntypedStorage, begin: int, nbytes: int) -> torch.Tensor:
+        asked.append(nbytes)
+        return sample_memory(storage, begin, nbytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(open_rank, "sample_memory", sample)
+        tensors = list(open_laid_out(out, 0, **A4W4))
+    assert len(asked) in (0, len(tensors))
+    return len(asked)
+
+
+def test_files_that_nobody_wrote_since_their_run_are_not_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, out = checkpoint_with_others(tmp_path / "checkpoint"), tmp_path / "out"
+    lay_out_checkpoint(checkpoint, out, **A4W4)
+    assert sampled_layers(out, monkeypatch) == 0
+    lay_out_checkpoint(checkpoint, out, **A4W4)  # nothing is written but the indexes
+    assert sampled_layers(out, monkeypatch) == 0
+    shutil.copytree(out, tmp_path / "copy")
+    assert sampled_layers(tmp_path / "copy", monkeypatch) == 12
+    lay_out_checkpoint(checkpoint, tmp_path / "copy", **A4W4)  # another run's files, which this one has not read
+    assert sampled_layers(tmp_path / "copy", monkeypatch) == 12
+    path = out / rank_file(1, 0, 0)
+    before = path.stat()
+    with path.open("r+b") as stream:
+        stream.seek(-before.st_size // 2, os.SEEK_END)
+        stream.write(bytes(before.st_size // 2))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(LaidOutError, match="does not hold what was written"):
+        list(open_laid_out(out, 0, **A4W4))
+
+
+def test_a_file_that_was_written_after_opening_is_sampled(tmp_path: Path) -> None:
+    checkpoint, out = checkpoint_with_others(tmp_path / "checkpoint"), tmp_path / "out"
+    lay_out_checkpoint(checkpoint, out, **A4W4)
+    rank = open_laid_out(out, 0, **A4W4)
+    path = out / rank_file(0, 0, 0)
+    with path.open("r+b") as stream:
+        stream.seek(-path.stat().st_size // 2, os.SEEK_END)
+        stream.write(bytes(path.stat().st_size // 2))
+    with pytest.raises(LaidOutError, match="does not hold what was written"):
+        rank.layer(0)
 
 
 def mapped_files(folder: Path) -> set[str]:
