@@ -75,8 +75,8 @@ def test_an_invalid_query_raises_the_registrys_error(url: str, nowhere: str) -> 
             with pytest.raises(NoRecipeError) as error:
                 client.resolve(Query(model="nobody/knows", arch="gfx950"))
             assert error.value.nearest
-            with pytest.raises(QueryError, match="tp: 128 ranks"):
-                client.resolve(QUERY.model_copy(update={"tp": 128}))
+            with pytest.raises(QueryError, match="tp: 96 ranks"):
+                client.resolve(QUERY.model_copy(update={"tp": 96}))
 
 
 def test_check_report_and_heartbeat(url: str) -> None:

@@ -96,7 +96,7 @@ def test_sharded_state_carries_its_stamps_in_the_files_metadata(activation: str,
 
 def test_a_copy_of_a_layer_has_no_stamp_until_it_gets_one() -> None:
     decision = decide("fp4x2")
-    layer = laid_out(decision)
+    layer = laid_out(decision, seed=1201)  # no other test's: memory that had these bytes before may say so
     copied = copy.deepcopy(layer)  # torch leaves all attributes of parameters out
     assert states(copied) == {None}
     assert not any(getattr(one, AITER_TAG, False) for one in copied.parameters())
