@@ -20,6 +20,7 @@ LAID: Final = own_storage_layer()
 apply(LAID, DECISION)
 WEIGHT: Final = LAID["w13_weight"]
 Change = Callable[[torch.Tensor, Path], None]
+Ask = Callable[[torch.Tensor], Stamp | None]
 
 
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -30,6 +31,12 @@ def stamp() -> Stamp:
     found = stamp_of(WEIGHT)
     assert found is not None
     return replace(found, digest=None)
+
+
+def state_of(tensor: torch.Tensor, ask: Ask = stamp_of) -> str:
+    found = ask(tensor)
+    assert found is not None
+    return found.state
 
 
 def stamped_mapping(path: Path, *, digest: bool = True) -> torch.Tensor:
@@ -89,13 +96,10 @@ def test_a_stamp_holds_as_long_as_the_bytes_do(
     path = tmp_path / "weight"
     tensor = stamped_mapping(path, digest=digest)
     if asked:
-        found = stamp_of(tensor)
-        assert found == stamp()
+        assert stamp_of(tensor) == stamp()
     change(tensor, path)
     for ask in (stamp_of, verified_stamp_of, stamp_of):
-        found = ask(tensor)
-        assert found is not None
-        assert found.state == state
+        assert state_of(tensor, ask) == state
 
 
 @pytest.mark.parametrize("change", [touch, remove])
@@ -103,9 +107,7 @@ def test_nothing_is_known_without_file_and_digest(tmp_path: Path, change: Change
     path = tmp_path / "weight"
     tensor = stamped_mapping(path, digest=False)
     change(tensor, path)
-    found = stamp_of(tensor)
-    assert found is not None
-    assert found.state == "unknown"
+    assert state_of(tensor) == "unknown"
 
 
 def test_bytes_beside_a_lent_expert_are_compared_with_the_file(tmp_path: Path) -> None:
@@ -114,13 +116,9 @@ def test_bytes_beside_a_lent_expert_are_compared_with_the_file(tmp_path: Path) -
     view = expert_view({"w13_weight": tensor}, "w13_weight", 0)
     view.view(torch.uint8).zero_()
     path.unlink()
-    found = stamp_of(tensor)
-    assert found is not None
-    assert found.state == "applied"
+    assert state_of(tensor) == "applied"
     write_memory(tensor[1:], path)
-    found = stamp_of(tensor)
-    assert found is not None
-    assert found.state == "unknown"
+    assert state_of(tensor) == "unknown"
 
 
 def test_another_mapping_at_the_same_address_has_no_stamp(tmp_path: Path) -> None:
