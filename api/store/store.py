@@ -70,10 +70,11 @@ class Store:
             with self._database.begin(write=True) as connection:
                 self._database.lock_schema(connection)
                 upgrade(connection, self.name)
-        except (SQLAlchemyError, StoreError) as error:
+        except StoreError:
             self.close()
-            if isinstance(error, StoreError):
-                raise
+            raise
+        except SQLAlchemyError as error:
+            self.close()
             raise StoreError(f"{self.name} cannot be used: {cause(error)}; name another store with --db") from None
         self._database.keep_reserve()
         return self
