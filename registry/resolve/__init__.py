@@ -1,6 +1,6 @@
 """Resolve a query: choose the recipe, sizes and call."""
 
-from preshuffle.registry.resolve.choose import choose, engine_notes_of
+from preshuffle.registry.resolve.choose import choose, decisive_facts_of, engine_notes_of
 from preshuffle.registry.resolve.engine_runs import EngineRuns, engine_runs
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, LayerFact, RuleTrace, explain
 from preshuffle.registry.resolve.kernels import call_of_decision, observed_kernels, predict_kernels, why_not_predicted
@@ -13,7 +13,7 @@ from preshuffle.registry.resolve.observation_of import (
     observation_of,
     query_of_kernel,
 )
-from preshuffle.registry.resolve.requirements import REQUIRED_OF, decisive_facts, lacking
+from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
 from preshuffle.registry.resolve.resolver import Judge, LayoutDecision, Resolver
 from preshuffle.registry.resolve.shapes import call_decision, tensor_decisions
 
@@ -34,7 +34,7 @@ __all__ = [
     "call_decision",
     "call_of_decision",
     "choose",
-    "decisive_facts",
+    "decisive_facts_of",
     "engine_notes_of",
     "engine_runs",
     "explain",

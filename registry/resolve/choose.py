@@ -44,8 +44,9 @@ def chosen(layer: MoELayer) -> tuple[Choice | None, tuple[Alternative, ...]]:
     It is memoised by the facts that decide.
     """
     book, facts = layer.book, layer.rule_facts
-    fields = layer.memo.get("decisive facts", (), lambda: decisive_facts(book))
-    return layer.memo.get("choices", tuple(map(facts.get, fields)), lambda: choose_with_alternatives(book, facts))
+    return layer.memo.get(
+        "choices", tuple(map(facts.get, decisive_facts_of(layer))), lambda: choose_with_alternatives(book, facts)
+    )
 
 
 def choose_with_alternatives(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
@@ -62,6 +63,14 @@ def engine_notes_under(book: Book, engine: Engine | None, rule: Rule | None) -> 
     known = rule is not None and "engine" in rule.conditions()
     unknown = None if known else unknown_engine(book, engine)
     return (unknown,) if unknown else engine_notes(book, engine, rule.engine_since if rule else None)
+
+
+def decisive_facts_of(layer: MoELayer) -> tuple[str, ...]:
+    """Return the facts that decide which rule answers.
+
+    They are the book's, and collected once.
+    """
+    return layer.memo.get("decisive facts", (), lambda: decisive_facts(layer.book))
 
 
 def engine_notes_of(layer: MoELayer) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.layer import MoELayer, why_unread
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import EngineRuns, decisive_facts, engine_runs
+from preshuffle.registry.resolve import EngineRuns, decisive_facts_of, engine_runs
 
 _NOTHING = EngineRuns()
 
@@ -40,8 +40,7 @@ def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
 def _runs(layer: MoELayer) -> EngineRuns:
     facts, env = layer.rule_facts, layer.requested.env
     unknown = frozenset({"tp", "ep"} - layer.stated)
-    fields = layer.memo.get("decisive facts", (), lambda: decisive_facts(layer.book))
-    key = (unknown, *sorted(env.items()), *map(facts.get, fields))
+    key = (unknown, *sorted(env.items()), *map(facts.get, decisive_facts_of(layer)))
     return layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, env.keys()))
 
 
