@@ -23,7 +23,7 @@ COUNTED = frozenset(
     {
         "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "dp", "hidden_pad",
         "intermediate_pad", "model_dim", "inter_dim", "rank_inter", "experts", "tokens", "w2_groups",
-        "mask_ones", "mask_size",
+        "mask_ones", "mask_size", "block_m",
     }
 )  # fmt: skip
 _PLAIN = frozenset(
@@ -41,7 +41,7 @@ RUN_FACTS = frozenset(
     {
         "tokens", "backend", "backend_name", "reader", "func1", "family1", "family2", "kernel1", "kernel2", "runs_in",
         "one_stage", "tuned", "predicted", "gate_mode", "bias_passed", "model_dim", "inter_dim", "is_shuffled",
-        "doweight_stage1", "observed",
+        "doweight_stage1", "observed", "block_m",
     }
 )  # fmt: skip
 """Facts of one run; all others are the same for every kernel of a deployment."""

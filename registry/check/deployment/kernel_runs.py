@@ -37,6 +37,7 @@ class KernelRun:
         known: kind and id of the evidence for that, by role; nothing where the book does not say.
         runs_in: activation dtype.
         quantized_to: the activation dtype that AITER's call quantizes to, where a kernel was observed by name.
+        block_m: rows per block of the token sort, where AITER's dispatch chose it.
         unknown_names: names that no kernel family and no label knows.
         predicted: no kernel was observed; AITER's dispatch predicts this one.
     """
@@ -54,6 +55,7 @@ class KernelRun:
     known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     runs_in: str | None = None
     quantized_to: str | None = None
+    block_m: int | None = None
     one_stage: bool | None = None
     tuned: bool | None = None
     source: str | None = None
@@ -76,6 +78,7 @@ class KernelRun:
             "kernel1": self.kernels[0] or None,
             "kernel2": self.kernels[1] or None,
             "runs_in": self.runs_in,
+            "block_m": self.block_m,
             "one_stage": self.one_stage,
             "tuned": self.tuned,
             "predicted": self.predicted,
@@ -195,6 +198,7 @@ def _run_of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
         reads=reads,
         known={role: known for stage in (first, second) if stage for role, known in known_of(stage)},
         runs_in=choice.activation_dtype,
+        block_m=choice.block_m,
         one_stage=choice.run_1stage,
         tuned=choice.tuned,
         source=choice.source,
