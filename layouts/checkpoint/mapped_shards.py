@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from preshuffle.layouts.checkpoint.page_advice import read_ahead
 from preshuffle.layouts.checkpoint.part import CheckpointError
 from preshuffle.layouts.checkpoint.present_pages import PageRange, PresentPages
 from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, open_regular
+from preshuffle.layouts.stamps import FileState, state_of_file
 
 
 class MappedShards:
@@ -75,7 +77,7 @@ class MappedShards:
         with self._lock:
             if path not in self._files:
                 shard = ShardFile.open(path)
-                self._files[path] = shard, map_file(path)
+                self._files[path] = shard, map_file(path)[0]
             return self._files[path]
 
 
@@ -165,18 +167,28 @@ class MappedTensor:
         self._reading.make_present(self._mapped, begin, end, shared=shared)
 
 
-def map_file(path: Path) -> mmap.mmap:
+def map_file(path: Path, *, ahead: bool = False) -> tuple[mmap.mmap, FileState]:
     """Map a regular file privately.
 
     What is written to the mapping stays in this process.
+
+    Args:
+        path: the file.
+        ahead: have the system read all of it, in its order, without waiting for it.
+
+    Returns:
+        The mapping, and the state of the file that it shows.
 
     Raises:
         CheckpointError: it cannot be mapped.
     """
     try:
         with open_regular(path) as stream:
+            state = state_of_file(stream.fileno())
+            if ahead:
+                read_ahead(stream.fileno(), state[0])
             # a private mapping is never written; torch only asks that it could be
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), state
     except (OSError, ValueError) as error:
         full = isinstance(error, OSError) and error.errno == errno.EMFILE
         advice = "; each mapped file takes one: raise the limit (ulimit -n)" if full else ""

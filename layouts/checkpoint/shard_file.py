@@ -108,8 +108,8 @@ class ShardFile:
         Raises:
             CheckpointError: they are no safetensors header, or the file is of another size than it says.
         """
-        text = head[8:].rstrip(b" \t\n\r")  # some writers leave room behind it
-        if sum(map(text.count, (b",", b":", b"[", b"{"))) > _MOST_MARKS:
+        text = head[8:].rstrip()  # some writers leave room behind it
+        if len(text) > _MOST_MARKS and sum(map(text.count, (b",", b":", b"[", b"{"))) > _MOST_MARKS:
             raise CheckpointError(f"{path}: not a safetensors file (its header holds too many values)")
         try:
             table = json.loads(text.decode(), object_pairs_hook=_without_duplicates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -224,13 +224,13 @@ class _MappedReader:
     def layer(self, layer: int) -> dict[str, torch.Tensor]:
         """Return a layer's tensors."""
         file = self._files[layer]
-        stamps = file.stamps()
+        stamps = file.stamps
         found = file.map() if self._copier is None else self._copy(self._copier, file)
         if self._check and not file.is_as_written():
             self._check_samples(file.path, file.record, found)
         put_stamps(
-            ((found[name], replace(stamp, digest=None)) for name, stamp in stamps.items()),
-            digests=(stamp.digest for stamp in stamps.values()),
+            ((found[name], stamp) for name, stamp in stamps.items()),
+            digests=(one.digest for one in file.record.tensors if one.stamped),
             unwritten=True,
         )
         for name, stamp in stamps.items():
@@ -239,9 +239,9 @@ class _MappedReader:
         return found
 
     def read_ahead(self, layer: int) -> None:
-        """Have the system read a layer's file, which is mapped next."""
+        """Map the file of the layer that is asked for next."""
         if self._copier is None:
-            self._files[layer].read_ahead()
+            self._files[layer].map_ahead()
 
     def _check_samples(self, path: Path, record: FileRecord, found: Mapping[str, torch.Tensor]) -> None:
         """Compare samples with what was written.

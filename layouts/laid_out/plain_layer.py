@@ -66,7 +66,7 @@ def plain_experts(
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor]]:
     """Yield ranges of a rank's experts with their plain tensors."""
     count = part.count
-    stamp = stamp_in(shard, tensor.name) if tensor.stamped else None
+    stamp = stamp_in(shard, tensor.name)[0] if tensor.stamped else None
     for first, past in _ranges(tensor, stamp, count):
         begin = tensor.begin + tensor.nbytes * first // count
         end = tensor.begin + tensor.nbytes * past // count

@@ -10,7 +10,7 @@ from preshuffle.layouts.stamps.digests import (
 )
 from preshuffle.layouts.stamps.exclusive import exclusive
 from preshuffle.layouts.stamps.inode_marks import FileState, remember_states, remembers_states, state_of_file
-from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
+from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_mapped, mark_unmapped
 from preshuffle.layouts.stamps.memory_extents import (
     any_overlap,
     extent_of,
@@ -64,6 +64,7 @@ __all__ = [
     "hand_over_stamps",
     "is_shared_file",
     "lend",
+    "mark_mapped",
     "mark_unmapped",
     "memory_extents_of",
     "overlapping_stamps",

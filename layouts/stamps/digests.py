@@ -286,10 +286,10 @@ def _weights(count: int, device: torch.device) -> torch.Tensor:
 
 def _mixed(count: int, seed: int) -> torch.Tensor:
     """Return irregular int64 numbers, the same in every process (splitmix64)."""
-    mixed = torch.arange(1, count + 1, device="cpu") * -7046029254386353131 + seed
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        mixed = (mixed ^ (mixed >> shift & 2 ** (64 - shift) - 1)) * factor
-    return mixed ^ (mixed >> 31 & 2**33 - 1)
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return torch.from_numpy((mixed ^ (mixed >> np.uint64(31))).view(np.int64))
 
 
 class StreamDigest:

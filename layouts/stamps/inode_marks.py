@@ -28,8 +28,11 @@ FileState = tuple[int, int, int, int]
 """Size, time of modification in nanoseconds, inode, and time of change (``ctime``), which nobody can set back."""
 
 
-def state_of_file(path: Path) -> FileState:
+def state_of_file(path: Path | int) -> FileState:
     """Return what tells whether a file's bytes were written since.
+
+    Args:
+        path: of the file, or its descriptor.
 
     Raises:
         OSError: it is not there.

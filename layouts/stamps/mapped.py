@@ -105,6 +105,23 @@ def mark_unmapped(tensor: torch.Tensor) -> None:
         setattr(storage, _ATTRIBUTE, (storage.data_ptr(), None))
 
 
+def mark_mapped(tensors: Iterable[tuple[torch.Tensor, int]], path: Path, inode: int) -> None:
+    """Record that new storages map a file privately, to be written.
+
+    Saves the search for storages that were mapped just now.
+
+    Args:
+        tensors: each with the place in the file of its storage's first byte.
+        path: the file's, as the kernel names it: absolute, without links.
+        inode: of the file that was mapped.
+    """
+    found = _mapping_if_current(str(path), inode, 0, shared=False, writable=True)
+    for tensor, offset in tensors:
+        storage = tensor.untyped_storage()
+        mapping = found and Mapping(found.path, offset, found.shared, found.writable, found.inode)
+        setattr(storage, _ATTRIBUTE, (storage.data_ptr(), mapping))
+
+
 def _is_new(storage: torch.UntypedStorage) -> bool:
     address, _ = getattr(storage, _ATTRIBUTE, (None, None))
     return bool(address != storage.data_ptr())

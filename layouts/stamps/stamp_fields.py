@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from math import prod
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -115,17 +117,44 @@ class Stamp:
         Raises:
             LayoutError: the text is no stamp.
         """
-        try:
-            stamp = _ADAPTER.validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise LayoutError(f"not a stamp ({f'{place}: ' if place else ''}{first['msg']}): {text[:80]!r}") from None
-        same_size = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
-        cast = stamp.source_dtype in FLOAT_DTYPES and not set(ACCEPTED_DTYPES.get(stamp.dtype, ())) & set(FLOAT_DTYPES)
-        if cast or not same_size:
-            raise LayoutError(f"not a stamp (its source is of another shape or dtype): {text[:80]!r}")
-        return stamp
+        stamp, digest = Stamp.split_text(text)
+        return replace(stamp, digest=digest) if digest is not None else stamp
+
+    @staticmethod
+    def split_text(text: str) -> tuple[Stamp, str | None]:
+        """Parse a stamp and, apart from it, its digest from JSON.
+
+        Layers of a model have equal stamps but for their digests: each is parsed once.
+
+        Raises:
+            LayoutError: the text is no stamp.
+        """
+        found = _DIGEST_AT_END.search(text)
+        if found is None or len(text) > _LONGEST_KEPT:
+            stamp = _parsed(text)
+            return replace(stamp, digest=None), stamp.digest
+        return _kept(text[: found.start()] + ',"digest":null}'), found[1]
 
 
 _ADAPTER: Final = TypeAdapter(Stamp)
+_DIGEST_AT_END: Final = re.compile(rf',"digest":"({DIGEST.strip("^$")})"}}$')
+"""End of a text as ``Stamp.to_text`` writes it."""
+_LONGEST_KEPT: Final = 4096
+
+
+def _parsed(text: str) -> Stamp:
+    try:
+        stamp = _ADAPTER.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise LayoutError(f"not a stamp ({f'{place}: ' if place else ''}{first['msg']}): {text[:80]!r}") from None
+    same_size = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
+    cast = stamp.source_dtype in FLOAT_DTYPES and not set(ACCEPTED_DTYPES.get(stamp.dtype, ())) & set(FLOAT_DTYPES)
+    if cast or not same_size:
+        raise LayoutError(f"not a stamp (its source is of another shape or dtype): {text[:80]!r}")
+    return stamp
+
+
+# Process-wide: a pure function of its text.
+_kept: Final = lru_cache(maxsize=256)(_parsed)

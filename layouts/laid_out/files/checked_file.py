@@ -8,11 +8,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from preshuffle.layouts.checkpoint import CheckpointError, ShardFile, read_head
+from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.finished_file import sealed_header
 from preshuffle.layouts.laid_out.files.manifest import CopiedRecord, FileRecord, Manifest, key_of_copies
-from preshuffle.layouts.laid_out.files.seal import is_sealed
 from preshuffle.layouts.laid_out.files.tensor_writer import UNIT
 from preshuffle.layouts.stamps import Stamp, digest_file
 from preshuffle.registry import LayoutError
@@ -34,30 +33,8 @@ def check_header(path: Path, record: FileRecord) -> ShardFile:
     return shard
 
 
-def check_head(path: Path, record: FileRecord) -> bytes:
-    """Compare a header's bytes with the manifest's checksum, without parsing them.
-
-    Returns:
-        The header's bytes, and those of its size before it.
-
-    Raises:
-        LaidOutError: the file is missing, cut short, or another run's.
-    """
-    try:
-        head, size = read_head(path)
-    except CheckpointError as error:
-        raise LaidOutError(str(error)) from None
-    if size != record.size or not is_sealed(head, record.header):
-        check_header(path, record)  # says what is wrong
-        raise LaidOutError(f"{path}: changes while it is read")
-    return head
-
-
-def check_tensors(shard: ShardFile, record: FileRecord) -> dict[str, Stamp]:
+def check_tensors(shard: ShardFile, record: FileRecord) -> None:
     """Compare key, tensors and stamps of a header with the manifest.
-
-    Returns:
-        The stamps, by tensor.
 
     Raises:
         LaidOutError: they are others.
@@ -78,21 +55,19 @@ def check_tensors(shard: ShardFile, record: FileRecord) -> dict[str, Stamp]:
             tensor.dtype, tensor.shape, tensor.begin, tensor.nbytes
         ):  # fmt: skip
             raise LaidOutError(f"{path}: tensor {name} is another one than the manifest says")
-    stamps = {tensor.name: stamp_in(shard, tensor.name) for tensor in record.tensors if tensor.stamped}
-    for name, stamp in stamps.items():
-        if stamp.digest != stored[name].digest:
-            raise LaidOutError(f"{path}: the stamp of {name} is another one than the manifest says")
-    return stamps
+    for tensor in record.tensors:
+        if tensor.stamped and stamp_in(shard, tensor.name)[1] != tensor.digest:
+            raise LaidOutError(f"{path}: the stamp of {tensor.name} is another one than the manifest says")
 
 
-def stamp_in(shard: ShardFile, name: str) -> Stamp:
-    """Return a tensor's stamp from its file's header.
+def stamp_in(shard: ShardFile, name: str) -> tuple[Stamp, str | None]:
+    """Return a tensor's stamp and digest from its file's header.
 
     Raises:
         LaidOutError: there is none, or it is damaged.
     """
     try:
-        return Stamp.from_text(shard.metadata[f"preshuffle.{name}"])
+        return Stamp.split_text(shard.metadata[f"preshuffle.{name}"])
     except KeyError:
         raise LaidOutError(f"{shard.path}: tensor {name} has no stamp") from None
     except LayoutError as error:

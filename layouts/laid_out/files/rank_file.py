@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,26 +12,24 @@ import torch
 from preshuffle.layouts.checkpoint import (
     TORCH_DTYPES,
     CheckpointError,
-    ShardFile,
     map_file,
-    open_regular,
     read_head,
 )
-from preshuffle.layouts.laid_out.files.checked_file import check_head, check_key, check_tensors
+from preshuffle.layouts.laid_out.files.checked_file import check_header, check_key, stamp_in
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord
-from preshuffle.layouts.stamps import FileState, Stamp, state_of_file
+from preshuffle.layouts.stamps import FileState, mark_mapped, state_of_file
 
 
 class RankFile:
     """One layer's file of one rank.
 
-    The checksum of its header is compared with the manifest's when it is opened. The header is parsed, and its tensors,
-    stamps and key are compared, before its first tensor is handed out.
+    Attributes:
+        stamps: its tensors', without the digests that their records have.
     """
 
     def __init__(self, folder: Path, record: FileRecord, manifest: Manifest, written: FileState | None = None) -> None:
-        """Compare the header's bytes with the manifest.
+        """Compare the file's header with the manifest.
 
         Args:
             folder: the laid-out checkpoint's.
@@ -45,27 +42,12 @@ class RankFile:
         """
         self.path = folder / record.file
         self.record = record
-        self._manifest = manifest
         self._written = written
-        self._is_ahead = False
-        self._head = check_head(self.path, record)
-        self._stamps: Mapping[str, Stamp] | None = None
-
-    def stamps(self) -> Mapping[str, Stamp]:
-        """Return the tensors' stamps, with the digests of all bytes.
-
-        Raises:
-            LaidOutError: the header says something else than the manifest.
-        """
-        if self._stamps is None:
-            try:
-                shard = ShardFile.parse(self.path, self._head, self.record.size)
-            except CheckpointError as error:
-                raise LaidOutError(str(error)) from None
-            stamps = check_tensors(shard, self.record)
-            check_key(shard, self.record, self._manifest)
-            self._stamps = stamps
-        return self._stamps
+        self._ahead: tuple[mmap.mmap, FileState] | None = None
+        shard = check_header(self.path, record)
+        check_key(shard, record, manifest)
+        self.stamps = {one.name: stamp_in(shard, one.name)[0] for one in record.tensors if one.stamped}
+        self._head = shard.head
 
     def map(self) -> dict[str, torch.Tensor]:
         """Map the file, and return its tensors as views.
@@ -75,24 +57,20 @@ class RankFile:
         Raises:
             LaidOutError: the file is another one than the one that was opened, or cannot be read.
         """
-        try:
-            mapped = map_file(self.path)
-        except CheckpointError as error:
-            raise LaidOutError(str(error)) from None
-        self._check_same(mapped[: len(self._head)], len(mapped))
-        if not self._is_ahead:
-            self.read_ahead()  # in its order: the first tensors' places are all over the file
-        self._is_ahead = False
-        return {one.name: _view(mapped, one) for one in self.record.tensors}
+        mapped, state = self._ahead or self._mapped()
+        self._ahead = None
+        if state != self._written:
+            self._check_same(mapped[: len(self._head)], len(mapped))
+        found = {one.name: _view(mapped, one) for one in self.record.tensors}
+        _, _, inode, _ = state
+        real = Path(os.path.realpath(self.path))
+        mark_mapped(((found[one.name], one.begin) for one in self.record.tensors if one.nbytes), real, inode)
+        return found
 
-    def read_ahead(self) -> None:
-        """Have the system read what is on the disk yet.
-
-        It is not waited for.
-        """
-        with suppress(OSError), open_regular(self.path) as stream:
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-            self._is_ahead = True
+    def map_ahead(self) -> None:
+        """Map the file early, so that the system reads it."""
+        with suppress(LaidOutError):  # is said where it is mapped
+            self._ahead = self._mapped()
 
     def is_as_written(self) -> bool:
         """Whether the file is known to be what its run left."""
@@ -109,6 +87,12 @@ class RankFile:
         """
         try:
             self._check_same(*read_head(self.path))
+        except CheckpointError as error:
+            raise LaidOutError(str(error)) from None
+
+    def _mapped(self) -> tuple[mmap.mmap, FileState]:
+        try:
+            return map_file(self.path, ahead=True)  # in its order: the first tensors' places are all over the file
         except CheckpointError as error:
             raise LaidOutError(str(error)) from None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from preshuffle.layouts import inverse, stamp_of
 from preshuffle.layouts.laid_out import (
@@ -21,6 +22,7 @@ from preshuffle.layouts.laid_out import (
 )
 from preshuffle.layouts.laid_out.files.manifest import rank_file
 from preshuffle.layouts.stamps import sample_memory, verified_stamp_of
+from preshuffle.layouts.stamps.mapped import mapping_of
 from support.tensors.laid_out import applied_one_by_one, checkpoint_with_others, contents, flat, query_of
 
 A4W4: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
@@ -207,3 +209,33 @@ def test_a_file_that_was_replaced_since_it_was_opened_is_refused(made: Path, tmp
     (tmp_path / "out" / rank_file(1, 0, 0)).unlink()
     with pytest.raises(LaidOutError, match="cannot be mapped"):
         rank.layer(1)
+
+
+def test_what_is_mapped_is_known_as_the_kernel_names_it(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    path, target = tmp_path / "out" / rank_file(0, 0, 0), tmp_path / "elsewhere"
+    path.rename(target)
+    path.symlink_to(target)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    rank = open_laid_out(tmp_path / "link", 0, **A4W4)
+    for layer in rank.layers:
+        for tensor in rank.layer(layer).values():
+            told = mapping_of(tensor)
+            again = from_dlpack(tensor.view(torch.uint8))  # a storage of its own on the same bytes
+            searched = mapping_of(again)
+            assert told == searched is not None
+
+
+def test_a_file_that_is_replaced_while_it_is_mapped_ahead_is_the_one_that_was_opened(
+    made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    wanted = open_laid_out(made / "out", 0, **A4W4).layer(1)
+    found = iter(open_laid_out(tmp_path / "out", 0, **A4W4))
+    first = next(found)  # the second layer's file is mapped by now
+    path = tmp_path / "out" / rank_file(1, 0, 0)
+    other = tmp_path / "other"
+    other.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
+    other.replace(path)
+    tensors = dict([first, *found])
+    assert all(torch.equal(flat(tensors[name]), flat(tensor)) for name, tensor in wanted.items())

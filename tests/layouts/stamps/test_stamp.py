@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,3 +109,23 @@ def test_memory_that_becomes_shared_keeps_its_stamp() -> None:
     tensors["w13_weight"].share_memory_()
     assert stamp_of(tensors["w13_weight"]) is not None
     assert tensors["w13_weight"].view(torch.uint8).equal(bytes_before)
+
+
+def test_the_digest_is_read_apart_from_the_stamp_wherever_it_stands() -> None:
+    tensors = plain_tensors(decide("fp4x2"))
+    apply(tensors, decide("fp4x2"))
+    bare = stamp_of(tensors["w13_weight"])
+    assert bare is not None
+    digests = [f"sum64:{number:032x}" for number in range(3)]
+    texts = [replace(bare, digest=digest).to_text() for digest in digests]
+    for text, digest in zip(texts, digests, strict=True):
+        first = json.dumps({"digest": digest, **json.loads(bare.to_text().replace(',"digest":null', ""))})
+        twice = '{"digest":"' + digests[0] + '",' + text[1:]  # the last one counts, as in all JSON
+        for written in (text, first, twice, text + " " * 5000):
+            found, apart = Stamp.split_text(written)
+            assert (found, found.digest, apart) == (bare, None, digest)
+            assert Stamp.from_text(written).digest == digest
+    assert Stamp.split_text(bare.to_text()) == (bare, None)
+    for damaged in (texts[0].replace("sum64", "sum65"), texts[0][:-1], texts[0].replace('"shape":[', '"shape":["x",')):
+        with pytest.raises(LayoutError, match="not a stamp"):
+            Stamp.split_text(damaged)
