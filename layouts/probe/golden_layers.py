@@ -13,6 +13,8 @@ SIZES: Final[dict[str, Any]] = {"hidden_size": 320, "intermediate_size": 320, "n
 """Small, with gpt-oss's pads: 320 is padded by 192, as its 2880 is."""
 BLOCKS: Final[dict[str, Any]] = {"hidden_size": 384, "intermediate_size": 384}
 """For what comes in blocks of 128, which cannot be padded."""
+TILED: Final[dict[str, Any]] = {"hidden_size": 512, "intermediate_size": 512}
+"""For CK's fp8 kernels, which take whole tiles of up to 256 values along K."""
 MODEL: Final = "openai/gpt-oss-120b"
 _GENERAL: Final[dict[str, Any]] = {
     "model": "golden/layer",
@@ -27,11 +29,11 @@ LAYERS: Final[dict[str, dict[str, Any]]] = {
     "mxfp8": {"weight_dtype": "fp8", "quant_type": "per_1x32", "activation_dtype": "fp8"},
     "fp8-block": {"weight_dtype": "fp8", "quant_type": "per_1x128", "activation_dtype": "fp8", **BLOCKS},
     "fp8-channel": {"weight_dtype": "fp8", "quant_type": "per_Token", "activation_dtype": "fp8"},
-    "fp8-tensor": {"weight_dtype": "fp8", "quant_type": "per_Tensor", "activation_dtype": "fp8"},
+    "fp8-tensor": {"weight_dtype": "fp8", "quant_type": "per_Tensor", "activation_dtype": "fp8", **TILED},
     "bf16": {"weight_dtype": "bf16", "quant_type": "No", "activation_dtype": "bf16"},
     "fp16": {"weight_dtype": "fp16", "quant_type": "No", "activation_dtype": "fp16"},
     "int4": {"weight_dtype": "i4x2", "quant_type": "per_1x32", "activation_dtype": "bf16", **BLOCKS},
-    "int4-fp8": {"weight_dtype": "i4x2", "quant_type": "per_Token", "activation_dtype": "fp8"},
+    "int4-fp8": {"weight_dtype": "i4x2", "quant_type": "per_Token", "activation_dtype": "fp8", **TILED},
 }
 """By quantization; ``mxfp4`` is gpt-oss's layer (SwiGLU with a limit, biases, alternating rows)."""
 _NOT: Final[dict[str, str]] = {

@@ -11,7 +11,7 @@ from preshuffle.layouts import apply, inverse, prove
 from preshuffle.layouts.loader import AITER_TAG
 from preshuffle.registry import Decision, LayoutError, Query, Registry
 
-EXPERTS, HIDDEN, INNER = 3, 128, 64
+EXPERTS, HIDDEN, INNER = 3, 128, 128
 REGISTRY = Registry.default()
 
 
