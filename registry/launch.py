@@ -142,10 +142,12 @@ def _command(query: Query, options: Mapping[str, str], book: Book, notes: list[s
 def _rank_options(query: Query, launch: EngineLaunch, over_dp: bool, engine: str) -> Iterator[str]:
     ranks = query.tp * query.ep
     if query.ep > 1 and query.tp > 1 and not launch.ep_takes_size:
-        raise _UnknownError(
-            f"with {launch.ep} each rank of {engine} holds whole experts: no layer has both tp {query.tp} and "
-            f"ep {query.ep} there"
-        )
+        if query.ep != query.tp * (query.dp if over_dp else 1):
+            raise _UnknownError(
+                f"with {launch.ep} each rank of {engine} holds whole experts: no layer has both tp {query.tp} and "
+                f"ep {query.ep} there"
+            )
+        ranks = query.ep
     if over_dp and ranks % query.dp:
         raise _UnknownError(f"dp {query.dp} does not divide the {ranks} ranks that share a layer of {engine}")
     if query.dp > 1 and launch.dp is None:

@@ -56,7 +56,7 @@ def _complete(
 ) -> MoELayer:
     problems = unknown_features(book, query.aiter_features) if query.aiter_features else ()
     model = book.model_names.find(query.model)
-    full = _completed(query, model, arch, applied)
+    full = _completed(query, model, arch, applied, book)
     build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
     if build != query.aiter:
         full = full.altered(aiter=build)
@@ -84,8 +84,17 @@ def _complete(
     )
 
 
-def _completed(query: Query, model: ModelEntry | None, arch: ArchEntry | None, applied: Applied) -> Query:
-    """Fill in what a query leaves out: as it was loaded, else from the entries of its model and its GPU."""
+def keeps_experts_whole(query: Query, book: Book) -> bool:
+    """Return whether the engine's expert parallelism cuts no expert."""
+    entry = book.engines.get(query.engine.name) if query.engine is not None else None
+    return entry is not None and entry.launch is not None and not entry.launch.ep_takes_size
+
+
+def _completed(query: Query, model: ModelEntry | None, arch: ArchEntry | None, applied: Applied, book: Book) -> Query:
+    """Fill in what a query leaves out.
+
+    As it was loaded, else from the entries of its model and its GPU. Where an engine's expert-parallel ranks hold whole experts, ``tp`` beside ``ep`` counts as 1.
+    """
     stated = query.__dict__
     missing: dict[str, Any] = {}
     if model is not None:
@@ -95,6 +104,8 @@ def _completed(query: Query, model: ModelEntry | None, arch: ArchEntry | None, a
         missing["model"] = model.id
     if query.cu_num is None and arch is not None and arch.default_cu_num is not None:
         missing["cu_num"] = arch.default_cu_num  # all of its products have as many
+    if query.tp > 1 and query.ep > 1 and keeps_experts_whole(query, book):
+        missing["tp"] = 1
     loaded = weight_dtype_of(applied) if applied.tensors and query.weight_dtype is None else None
     if loaded is not None:  # what was loaded says more than the model's entry
         missing["weight_dtype"] = loaded

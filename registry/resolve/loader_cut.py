@@ -40,7 +40,15 @@ class LoaderCut:
 
 
 def loader_cut(layer: MoELayer) -> LoaderCut:
-    """Return how a loader cuts a layer between ranks."""
+    """Return how a loader cuts a layer between ranks.
+
+    Raises:
+        QueryError: the query counts tensor-parallel ranks that cut nothing.
+    """
+    if layer.query.tp != layer.requested.tp:
+        told = layer.requested
+        text = f"{told.tp} beside ep {told.ep}: ranks of {told.engine} hold whole experts then"
+        raise QueryError([FieldProblem("tp", text, ("1",))])
     choice = chosen(layer)[0]
     rule, recipe = (choice.winner.rule, choice.winner.recipe) if choice else (None, None)
     pad = recipe.tensors["w13_weight"].pad.rows if recipe else None

@@ -27,6 +27,10 @@ def reason(layer: MoELayer, winner: Prepared, notes: Iterable[str] = ()) -> str:
         state = "decided" if f"env.{name}" in conditions else "is set and was read"
         parts.append(f"the switch {name}={layer.requested.env[name]} {state}: {meaning}")
     parts += (finding.message for finding in layer.switches.assumed)
+    if layer.query.tp != layer.requested.tp:
+        parts.append(
+            f"with expert parallelism {layer.requested.engine} cuts no expert: tp {layer.requested.tp} counts as 1"
+        )
     if layer.slots.reason:
         parts.append(layer.slots.reason)
     if winner.recipe is not None:

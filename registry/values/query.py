@@ -93,7 +93,8 @@ class Query(Input):
         swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
         shard: how the loader cuts the intermediate size between the ranks, where that is not as the engine's rule says:
             whole scale groups, equal numbers of values, whole blocks of 128, or slices of the padded size of a rank.
-        tp: tensor-parallel size; shards independently of ``ep``.
+        tp: tensor-parallel size; shards independently of ``ep``, but beside it counts as 1 where the engine's ranks
+            then hold whole experts (vLLM, ATOM).
         dp: data-parallel size.
         all_to_all: how tokens go between expert-parallel ranks (none, mori, deepep, ...); None where it is not told.
         aiter: AITER's version, or ``0.1.20.dev+g<commit>``.

@@ -59,6 +59,11 @@ DP_ATTENTION = {"--enable-dp-attention": "true"}
         ("vllm", {"ep": 8}, {}, f"{VLLM} --tensor-parallel-size 8 --enable-expert-parallel"),
         ("vllm", {"ep": 8, "dp": 8}, {}, f"{VLLM} --data-parallel-size 8 --enable-expert-parallel"),
         ("vllm", {"tp": 8, "dp": 2}, {}, f"{VLLM} --tensor-parallel-size 4 --data-parallel-size 2"),
+        ("vllm", {"tp": 8, "ep": 8}, {}, f"{VLLM} --tensor-parallel-size 8 --enable-expert-parallel"),
+        (
+            *("vllm", {"tp": 4, "ep": 8, "dp": 2}, {}),
+            f"{VLLM} --tensor-parallel-size 4 --data-parallel-size 2 --enable-expert-parallel",
+        ),
         ("sglang", {"tp": 2, "ep": 4}, {}, f"{SGLANG} --tp-size 8 --ep-size 4"),
         ("sglang", {"tp": 8, "dp": 2}, {}, f"{SGLANG} --tp-size 8 --dp-size 2"),
         ("atom", {"ep": 8}, {}, f"{ATOM} --tensor-parallel-size 8 --enable-expert-parallel"),

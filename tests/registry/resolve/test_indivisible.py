@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Decision, NoRecipeError, Observation, Query
+from preshuffle.registry import Decision, NoRecipeError, Observation, Query, QueryError
 from support.book.strategies import BOOK, REGISTRY
 
 ENGINES = ("vllm", "sglang", "atom")
@@ -104,6 +104,21 @@ def test_expert_parallel_ranks_of_vllm_and_atom_hold_whole_experts(engine: str, 
             resolved(engine, **fields)
     else:
         assert resolved(engine, **fields).tensors
+
+
+@pytest.mark.parametrize(("engine", "whole"), [("vllm", True), ("atom", True), ("sglang", False), (None, False)])
+def test_tp_beside_ep_cuts_no_expert_where_ranks_hold_whole_experts(engine: str | None, whole: bool) -> None:
+    """TP8EP8 of vLLM is expert parallelism alone; SGLang cuts each of its experts, and so does who names no engine."""
+    fields: dict[str, Any] = {"model": "MiniMaxAI/MiniMax-M2.5", "ep": 8}
+    alone, both = resolved(engine, **fields), resolved(engine, **fields, tp=2)
+    assert (alone.tensors == both.tensors) is whole
+    assert ("cuts no expert: tp 2 counts as 1" in both.reason) is whole
+
+
+def test_a_loader_is_not_told_of_ranks_that_cut_nothing() -> None:
+    query = Query.parse({"model": "MiniMaxAI/MiniMax-M2.5", "arch": "gfx950", "engine": "vllm", "tp": 8, "ep": 8})
+    with pytest.raises(QueryError, match="tp: 8 beside ep 8: ranks of vllm hold whole experts then; valid: 1"):
+        REGISTRY.loader_cut(query)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
