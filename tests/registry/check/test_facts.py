@@ -82,6 +82,10 @@ MXMOE = {
         }
     ]
 }
+XCD = {
+    "intermediate_pad": 128,
+    "kernels": [{"tokens": 4, "stage1": "flydsl_moe1_afp8_wfp4_bf16_t32x128x256_w2_gui_xcd4_fp8"}],
+}
 CK = "moe_ck2stages_gemm1_256x128x128x128_1x4_{}_v3_Nswizzle0_Quant3_MulRoutedWeight0_silu_FP4X2_FP4X2_B16"
 
 WRONG: dict[str, tuple[Raw, set[str]]] = {
@@ -121,6 +125,7 @@ WRONG: dict[str, tuple[Raw, set[str]]] = {
     "int4 that was never packed": (deployment({"weight_dtype": "i4x2", "quant_type": "per_1x32", "activation": "Silu"}, PLAIN, applied=AITER), {"layout_mismatch"}),
     "int4 in ATOM": (deployment({"weight_dtype": "i4x2", "quant_type": "per_1x32", "activation": "Silu"}, PLAIN, engine="atom"), {"unsupported"}),
     "per-tensor fp8 without an instance": (deployment(TENSOR, TILES, applied=AITER, aiter="0.1.16.post2", hidden_size=4096, intermediate_size=1536, num_experts=192, top_k=8, tp=8), {"known_bad"}),
+    "tiles that an XCD swizzle leaves out (aiter#3933)": (deployment(A8W4, INTERLEAVED, pad=512, applied=ITLV | XCD | {"hidden_pad": 0}, aiter="0.1.16", **DSV4), {"known_bad"}),
     "MXFP4 at 384 columns in CK's kernels (vllm#35637)": (deployment(A4W4, SEPARATED, applied=AITER, aiter="0.1.10.post2", **QWEN | {"tp": 4}), {"pad_required"}),
     "per-tensor fp8 in tiles of 256 along K (aiter#3202 at TP 4)": (deployment(TENSOR, TILES, applied=AITER, aiter="0.1.16.post2", hidden_size=4096, intermediate_size=1536, num_experts=192, top_k=8, tp=4), {"known_bad"}),
     "per-tensor fp8 at 448 columns a rank": (deployment(TENSOR, TILES, applied=AITER, arch="gfx942", cu_num=304, **QWEN | {"intermediate_size": 1792, "tp": 4}), {"pad_required"}),
@@ -164,6 +169,8 @@ RIGHT: dict[str, Raw] = {
     "48 experts of the shape of which 96 faulted": deployment(A4W4, SEPARATED, applied=AITER | MASK, aiter="0.1.10.post2", **KIMI | {"ep": 8}),
     "96 experts of that shape without expert parallelism": deployment(A4W4, SEPARATED, applied=AITER, aiter="0.1.10.post2", **KIMI | {"num_experts": 96, "ep": 1}),
     "96 experts of that shape in FlyDSL's kernels": deployment(A4W4, SEPARATED, applied=AITER | MASK | SEP, aiter="0.1.20", **KIMI),
+    "an XCD swizzle over top 8": deployment(A8W4, INTERLEAVED, pad=512, applied=ITLV | XCD | {"hidden_pad": 0}, aiter="0.1.18", **DSV4 | {"top_k": 8}),
+    "an XCD swizzle without a pad": deployment(A8W4, INTERLEAVED, applied=ITLV | XCD | {"intermediate_pad": 0}, aiter="0.1.18", **DSV4),
     "MXFP4 at 384 columns in FlyDSL's kernels": deployment(A4W4, SEPARATED, applied=SEP, **QWEN | {"tp": 4}),
     "MXFP4 at 768 columns in CK's kernels": deployment(A4W4, SEPARATED, applied=AITER, aiter="0.1.10.post2", **QWEN | {"tp": 2}),
     "per-tensor fp8 at 512 columns": deployment(TENSOR, TILES, applied=AITER, **QWEN | {"intermediate_size": 1024, "tp": 2}),
