@@ -23,13 +23,14 @@ from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
+    check_expected,
     check_output,
     check_room,
     exclusive_folder,
 )
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
-from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
-from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor, core_count
+from preshuffle.layouts.laid_out.whole_checkpoint import finish
 from preshuffle.layouts.stamps import Loss, digest_file
 from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.hf import language_model, layers_of, model_type_of, read_config
@@ -88,7 +89,10 @@ def convert_laid_out(
     units = list(plan.units())
     carried = (*manifest.others, *manifest.kept)
     check_output(FinishedManifest(new), plan, [out / one.file for one in manifest.copied if "/" not in one.file])
-    with exclusive_folder(new, {unit.file for unit in units} | {one.file for one in carried}):
+    expected = {unit.file for unit in units} | {one.file for one in carried}
+    check_expected(new, expected)
+    with exclusive_folder(new):
+        check_expected(new, expected)
         digests = RecordedDigests(manifest.sources)
         size = sum(unit.nbytes for unit in units)
         check_room(new, sum(unit.nbytes for unit in units if not (new / unit.file).exists()))
@@ -107,7 +111,6 @@ def convert_laid_out(
             write_whole(new / copied.file, (out / copied.file).read_bytes())
         made = finish(context, records, manifest.sources, manifest.copied, manifest.complete)
         progress.tell("finished")
-    shutil.rmtree(new / WORK, ignore_errors=True)
     return made
 
 

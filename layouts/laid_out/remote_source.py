@@ -28,12 +28,10 @@ from preshuffle.layouts.laid_out.files.manifest import SOURCE, WORK, Manifest, S
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.tensor_writer import writing
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
-from preshuffle.layouts.laid_out.runs.output_folder import fetching, is_own_folder
+from preshuffle.layouts.laid_out.runs.output_folder import FETCHED, fetching, is_own_folder
 from preshuffle.layouts.laid_out.unfetched import UnfetchedShards, finished_manifest, unchanged_shards
 from preshuffle.registry.base.frozen import FrozenDict
 
-_FETCHED: Final = "checkpoint"
-"""Folder for the files; it goes when the run is finished."""
 _JOURNAL: Final = "fetched.json"
 Difference = tuple[str, str | None, str]
 """File, tensor, and what is wrong."""
@@ -54,9 +52,23 @@ class FetchedCheckpoint:
     unfetched: UnfetchedShards | None = None
 
 
-def fetch_for_run(
-    address: str, out: Path, listener: Listener | None, *, wait: bool = False, reuse: bool = False
-) -> FetchedCheckpoint:
+def check_small_files(address: str, out: Path) -> None:
+    """Check that no small file of somebody else would be overwritten.
+
+    To be called before the folder is locked, which makes it a run's.
+
+    Raises:
+        CheckpointError: the address cannot be listed.
+        StaleError: the folder holds a file of that name, and no run.
+    """
+    if is_own_folder(out):
+        return
+    for name in wanted_files(RemoteFolder.open(address)):
+        if (out / name).exists() and not name.endswith(".safetensors"):
+            raise StaleError(f"{out} holds another {name}; choose another folder")
+
+
+def fetch_for_run(address: str, out: Path, listener: Listener | None, *, wait: bool = False) -> FetchedCheckpoint:
     """Fetch a checkpoint into the output's folder for unfinished work.
 
     Where a run has finished in that folder, only those shards need to come whose identity differs from what its
@@ -64,23 +76,18 @@ def fetch_for_run(
 
     Args:
         address: the checkpoint's.
-        out: the output's folder.
+        out: the output's folder, which is in use.
         listener: called with every event.
         wait: until another process that fetches there has ended, and take what it fetched.
-        reuse: leave out what a finished run has read.
 
     Raises:
         CheckpointError: it cannot be fetched, or changed meanwhile.
         LaidOutError: another process fetches there, or the folder cannot be made.
     """
-    remote = RemoteFolder.open(address)
-    files = wanted_files(remote)
-    there = [name for name in files if (out / name).exists() and not name.endswith(".safetensors")]
-    if there and not is_own_folder(out):
-        raise StaleError(f"{out} holds another {there[0]}; choose another folder")
-    folder, journal = out / WORK / _FETCHED, out / WORK / _JOURNAL
-    manifest = finished_manifest(out) if reuse else None
+    folder, journal = out / WORK / FETCHED, out / WORK / _JOURNAL
     with fetching(out, wait=wait):
+        remote = RemoteFolder.open(address)
+        files, manifest = wanted_files(remote), finished_manifest(out)
         same = unchanged_shards(manifest, files) - fetched_names(folder, journal) if manifest is not None else set()
         progress = Progress(sum(file.size for name, file in files.items() if name not in same), listener, "fetching")
         with writing(out):
@@ -102,7 +109,7 @@ def _refetch(address: str, out: Path, listener: Listener | None, names: Collecti
     progress = Progress(sum(remote.files[name].size for name in names if name in remote.files), listener, "fetching")
     with fetching(out, wait=True):
         with writing(out):
-            fetch_checkpoint(remote, out / WORK / _FETCHED, out / WORK / _JOURNAL, progress.advance, others)
+            fetch_checkpoint(remote, out / WORK / FETCHED, out / WORK / _JOURNAL, progress.advance, others)
         check_unchanged(address, remote)
         progress.tell("fetched")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import torch
 from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, ShardFile, read_regular
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import SOURCE, WORK, FileRecord, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.files.folder_lock import remove_work
+from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import CancelledRun, Listener, Progress
 from preshuffle.layouts.laid_out.files.restore_journal import RestoreJournal, journal_of
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets, partial_of
@@ -72,10 +72,9 @@ def restore_checkpoint(
             restoration.run(progress)
         except PreshuffleError:
             if not restoration.published():
-                shutil.rmtree(folder / WORK, ignore_errors=True)
+                remove_work(folder)
             raise
         progress.tell("finished")
-    shutil.rmtree(folder / WORK, ignore_errors=True)
     return manifest
 
 

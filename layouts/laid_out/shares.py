@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preshuffle.layouts.checkpoint import Checkpoint, Identity, is_remote
-from preshuffle.layouts.laid_out.files.manifest import WORK, Manifest
+from preshuffle.layouts.checkpoint import Checkpoint, is_remote
+from preshuffle.layouts.laid_out.copied_tensors import Keep
+from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
+from preshuffle.layouts.laid_out.files.manifest import Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener
-from preshuffle.layouts.laid_out.remote_source import fetch_for_run
+from preshuffle.layouts.laid_out.remote_source import check_small_files
+from preshuffle.layouts.laid_out.runs.executor import Executor
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
+    clear_finished,
     finishing,
+    own_share,
+    remove_partials,
     shared_folder,
 )
 from preshuffle.layouts.laid_out.runs.share import Share
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL
-from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
-from preshuffle.layouts.laid_out.whole_checkpoint import Keep, WholeCheckpoint, core_count
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor, core_count
+from preshuffle.layouts.laid_out.whole_checkpoint import WholeCheckpoint
 from preshuffle.registry import Registry
 from preshuffle.registry.values.finding import FindingCode
 
@@ -46,7 +50,8 @@ def lay_out_share(
     manifest. Killed, the same call resumes.
 
     Args:
-        checkpoint: a folder, or its address: then one process fetches it, and the others wait.
+        checkpoint: a folder, or its address: then one process fetches it, and the others wait. Where a run has
+            finished in ``out``, only shards come whose identity is another one.
         out: the folder that all of them write.
         share: which.
         registry: as for ``lay_out_checkpoint``, and so are the others.
@@ -63,29 +68,38 @@ def lay_out_share(
     Raises:
         LaidOutError: as for ``lay_out_checkpoint``, or another process has the share.
     """
-    identities: Mapping[str, Identity] = {}
-    if isinstance(checkpoint, str) and is_remote(checkpoint):
-        fetched = fetch_for_run(checkpoint, Path(out), listener, wait=True)
-        checkpoint, identities = fetched.folder, fetched.identities
-    else:
-        check_apart(checkpoint.folder if isinstance(checkpoint, Checkpoint) else Path(checkpoint), Path(out))
-    job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
-    job = replace(job, identities=identities)
-    units = share.of(job.units, job.plan)
+    out = Path(out)
     executor = ThreadExecutor(workers or core_count())
-    before = job.finished.state
-    with shared_folder(job.out, str(share), [unit.file for unit in units], job.expected()):
+    decided = (registry, allow, fields)
+    before = FinishedManifest(out).state
+    if isinstance(checkpoint, str) and is_remote(checkpoint):
+        check_small_files(checkpoint, out)
+        with shared_folder(out):
+            job = WholeCheckpoint.fetch(checkpoint, out, *decided, listener, others=others, keep=keep, wait=True)
+            written = _write(job, share, executor, listener)
+    else:
+        check_apart(checkpoint.folder if isinstance(checkpoint, Checkpoint) else Path(checkpoint), out)
+        job = WholeCheckpoint.of(checkpoint, out, *decided, others=others, keep=keep)
+        with shared_folder(out):
+            written = _write(job, share, executor, listener)
+    if isinstance(written, Manifest) or FinishedManifest(out).state != before:  # another share may have finished it
+        clear_finished(out)
+    return written
+
+
+def _write(
+    job: WholeCheckpoint, share: Share, executor: Executor, listener: Listener | None
+) -> Manifest | ShareWritten:
+    """Write a share; finish where no file is missing."""
+    units = share.of(job.units, job.plan)
+    with own_share(job.out, str(share), [unit.file for unit in units]):
         job.write_units(units, executor, listener, f"{JOURNAL}-{share}")
-        there = set(os.listdir(job.out))
-        missing = len([unit for unit in job.units if unit.file not in there])
-        if missing:
-            return ShareWritten(share, len(units), missing)
-        with finishing(job.out) as alone:
-            if not alone:
-                return ShareWritten(share, len(units), 0)
-            manifest = job.write(executor, listener) if job.finished.state == before else job.finished.read()
-    shutil.rmtree(job.out / WORK, ignore_errors=True)
-    return manifest
+        with finishing(job.out):
+            missing = len(job.missing())
+            if missing:
+                return ShareWritten(share, len(units), missing)
+            remove_partials(job.out)
+            return job.write(executor, listener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,7 @@ class ShareWritten:
 
     Attributes:
         files: how many the share has.
-        missing: how many files of others are not there; with 0 another process finishes just now.
+        missing: how many files of others are not there.
     """
 
     share: Share

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -13,9 +14,10 @@ from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_h
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
 from preshuffle.layouts.laid_out.files.finished_file import read_finished
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK, FileRecord, Manifest
-from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, writing
+from preshuffle.layouts.laid_out.files.tensor_writer import appearing, synchronise_folder, writing
 from preshuffle.layouts.laid_out.runs.executor import RunContext
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.layouts.laid_out.runs.sources import Sources
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, UnitHead, sources_of
 
@@ -27,11 +29,11 @@ _BEFORE: Final = "before"
 
 def finished_manifest(out: Path) -> Manifest | None:
     """Return a folder's valid manifest, or that of a run being updated."""
-    for folder in (out, out / WORK / _BEFORE):
-        if (folder / MANIFEST).is_file():
-            try:
-                return Manifest.read(folder)
-            except LaidOutError:
+    for folder in (out, out / WORK / _BEFORE):  # in the order in which another share moves it
+        try:
+            return Manifest.read(folder)
+        except LaidOutError:
+            if (folder / MANIFEST).is_file():  # damaged
                 return None
     return None
 
@@ -89,6 +91,8 @@ class UnfetchedShards:
     def put_headers(self, journal: Path) -> None:
         """Put files with headers alone where the shards are expected.
 
+        Nobody else may fetch. Files that other shares have put stay, since those may have opened them.
+
         Args:
             journal: of what was fetched; loses their names first.
 
@@ -101,11 +105,7 @@ class UnfetchedShards:
             if source.name in self.names:
                 name = f"{SOURCE}/{source.name}{HEADER}"
                 check_copied(self.out, copied[name])
-                path = self.folder / source.name
-                with writing(path):
-                    path.unlink(missing_ok=True)
-                    path.write_bytes(read_regular(self.out / name))
-                    os.truncate(path, source.size)
+                put_header(self.folder / source.name, read_regular(self.out / name), source.size)
 
     def finished(self, context: RunContext, units: Iterable[Unit]) -> dict[str, FileRecord]:
         """Return records of existing files made of unfetched shards.
@@ -127,45 +127,60 @@ class UnfetchedShards:
                 context.progress.resume(unit.file, sum(one.nbytes for one in record.tensors))
         return records
 
-    def prepare(self, context: RunContext, digests: Sources, units: Sequence[Unit], shards: MappedShards) -> None:
-        """Fetch the shards that units read; remove the units' outdated files.
-
-        The manifest is set aside before a file is removed: what is not whole does not look so.
+    def fetch_for(self, plan: RunPlan, digests: Sources, units: Iterable[Unit], shards: MappedShards) -> None:
+        """Fetch the shards that units read.
 
         Args:
-            context: of the run.
+            plan: of the run.
             digests: of its shards.
             units: to be written.
             shards: forget what was not fetched.
 
         Raises:
             CheckpointError: a shard cannot be fetched, or is not what was laid out.
-            StaleError: a unit's file is of yet another run.
         """
-        needed = {path for unit in units for path in sources_of(unit, context.plan) if path.name in self.names}
+        needed = {path for unit in units for path in sources_of(unit, plan) if path.name in self.names}
         if needed:
             self.refetch({path.name for path in needed})
             self.names -= {path.name for path in needed}
             for path in needed:
                 shards.forget(path)
                 digests.forget(path)
-        for unit in units:
-            if self._is_replaced(context, digests, unit):
-                self._set_manifest_aside()
-                (self.out / unit.file).unlink()
 
-    def _is_replaced(self, context: RunContext, digests: Sources, unit: Unit) -> bool:
-        """Return whether the finished run's file is there, made of shards that were replaced since."""
-        path, record = self.out / unit.file, self._files.get(unit.file)
-        if record is None or not path.exists():
+    def outdated(self, plan: RunPlan, digests: Sources, units: Iterable[Unit]) -> list[Unit]:
+        """Return units whose files are there, of shards replaced since.
+
+        Those of shards that nobody has hashed yet are among them.
+        """
+        return [unit for unit in units if self._is_outdated(plan, digests.known, unit)]
+
+    def remove_outdated(self, plan: RunPlan, digests: Sources, units: Iterable[Unit]) -> None:
+        """Remove units' outdated files; nobody may finish meanwhile.
+
+        The manifest is set aside before a file is removed: what is not whole does not look so.
+
+        Raises:
+            LaidOutError: one was changed since it was written, or cannot be removed.
+        """
+        for unit in units:
+            if self._is_outdated(plan, digests.digest, unit):
+                check_header(self.out / unit.file, self._files[unit.file])
+                self._set_manifest_aside()
+                with writing(self.out / unit.file):
+                    (self.out / unit.file).unlink()
+
+    def _is_outdated(self, plan: RunPlan, digest: Callable[[Path], str | None], unit: Unit) -> bool:
+        sources, record = sources_of(unit, plan), self._files.get(unit.file)
+        if record is None or {path.name for path in sources} <= self.names or not (self.out / unit.file).exists():
             return False
-        used = {source.name: digests.digest(source) for source in sources_of(unit, context.plan)}
+        used = {path.name: found for path in sources if (found := digest(path)) is not None}
+        if len(used) == len(sources) and UnitHead.of(unit, used, plan.checkpoint.registry.digest).key == record.key:
+            return False
         try:
-            read_finished(path, UnitHead.of(unit, used, context.plan.checkpoint.registry.digest).key)
-        except StaleError:
-            check_header(path, record)
-            return True
-        return False
+            read_finished(self.out / unit.file, record.key)
+        except StaleError:  # it was written anew
+            return False
+        return True
 
     def _set_manifest_aside(self) -> None:
         if not (self.out / MANIFEST).is_file():
@@ -173,5 +188,22 @@ class UnfetchedShards:
         aside = self.out / WORK / _BEFORE
         with writing(self.out / MANIFEST):
             aside.mkdir(parents=True, exist_ok=True)
-            os.rename(self.out / MANIFEST, aside / MANIFEST)
+            with suppress(FileNotFoundError):  # another process did, where the file system has no locks
+                os.rename(self.out / MANIFEST, aside / MANIFEST)
             synchronise_folder(self.out)
+
+
+def put_header(path: Path, header: bytes, size: int) -> None:
+    """Put a file of a shard's header and size, unless there.
+
+    Raises:
+        LaidOutError: it cannot be written.
+    """
+    with writing(path):
+        if path.is_file() and path.stat().st_size == size:
+            with path.open("rb") as there:
+                if there.read(len(header)) == header:
+                    return
+        with appearing(path) as stream:
+            stream.write(header)
+            stream.truncate(size)

@@ -13,8 +13,9 @@ from typing import Final, Literal
 from preshuffle.layouts.checkpoint import is_remote, without_password
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord, index_of, rank_index
+from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.rank_states import index_of, rank_index
 from preshuffle.layouts.laid_out.remote_source import changed_sources
 from preshuffle.layouts.laid_out.source_proof import SourceProof
 from preshuffle.layouts.stamps import digest_file, digest_of, sample_file

@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
-from preshuffle.layouts.checkpoint import Checkpoint, Identity, MappedShards, ShardFile, is_remote
+from preshuffle.layouts.checkpoint import Checkpoint, Identity, MappedShards, is_remote
+from preshuffle.layouts.laid_out.copied_tensors import KEPT, Keep, kept_files, other_files
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.files.manifest import (
     FORMAT,
     MANIFEST,
-    WORK,
     CopiedRecord,
     FileRecord,
     Manifest,
     SourceRecord,
+    by_rank,
     manifest_key,
 )
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.rank_states import write_rank_index
 from preshuffle.layouts.laid_out.files.seal import BLANK
-from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
-from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
+from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_changed
+from preshuffle.layouts.laid_out.remote_source import check_small_files, fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
 from preshuffle.layouts.laid_out.runs.output_folder import (
     check_apart,
+    check_expected,
     check_names,
     check_output,
     check_room,
     exclusive_folder,
+    finishing,
 )
-from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
-from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor, core_count
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
 from preshuffle.layouts.laid_out.unfetched import UnfetchedShards
 from preshuffle.layouts.stamps import remember_states
 from preshuffle.registry import Registry
 from preshuffle.registry.values.finding import FindingCode
-
-Keep = Literal["scales", "all", "none"]
-"""Which of the experts' tensors are kept as they are, where laid-out bytes do not restore them."""
-_KEPT: Final = "kept"
 
 
 class CheckpointLayers:
@@ -113,19 +112,17 @@ def lay_out_checkpoint(
         LayoutError: a tensor is not what the decision takes, or the decision carries an error.
         LaidOutError: a file cannot be written, or the folder holds something else.
     """
-    fetched = None
+    executor = executor or ThreadExecutor(workers or core_count())
+    decided = (registry, allow, fields)
     if isinstance(checkpoint, str) and is_remote(checkpoint):
-        fetched = fetch_for_run(checkpoint, Path(out), listener, reuse=True)
-        checkpoint = fetched.folder
-    else:
-        check_apart(checkpoint.folder if isinstance(checkpoint, Checkpoint) else Path(checkpoint), Path(out))
-    job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
-    if fetched is not None:
-        job = replace(job, identities=fetched.identities, unfetched=fetched.unfetched)
-    with exclusive_folder(job.out, job.expected()):
-        manifest = job.write(executor or ThreadExecutor(workers or core_count()), listener)
-    shutil.rmtree(job.out / WORK, ignore_errors=True)
-    return manifest
+        check_small_files(checkpoint, Path(out))
+        with exclusive_folder(Path(out)):
+            job = WholeCheckpoint.fetch(checkpoint, out, *decided, listener, others=others, keep=keep)
+            return job.write(executor, listener)
+    check_apart(checkpoint.folder if isinstance(checkpoint, Checkpoint) else Path(checkpoint), Path(out))
+    job = WholeCheckpoint.of(checkpoint, out, *decided, others=others, keep=keep)
+    with exclusive_folder(job.out):
+        return job.write(executor, listener)
 
 
 @dataclass(frozen=True)
@@ -174,8 +171,28 @@ class WholeCheckpoint:
         plan, finished = RunPlan.of(checkpoint, fields, allow), FinishedManifest(out)
         check_output(finished, plan, small_files(folder))
         shards = MappedShards()
-        copies = tuple(_other_files(plan, shards)) if others else ()
-        return WholeCheckpoint(plan, finished, shards, copies, keep, others)
+        copies = tuple(other_files(plan, shards)) if others else ()
+        job = WholeCheckpoint(plan, finished, shards, copies, keep, others)
+        check_expected(out, job.expected())
+        return job
+
+    @staticmethod
+    def fetch(
+        address: str,
+        out: Path | str,
+        registry: Registry | None,
+        allow: Collection[FindingCode],
+        fields: Mapping[str, Any],
+        listener: Listener | None,
+        *,
+        others: bool,
+        keep: Keep,
+        wait: bool = False,
+    ) -> WholeCheckpoint:
+        """Fetch the checkpoint of an address first; the folder is in use."""
+        fetched = fetch_for_run(address, Path(out), listener, wait=wait)
+        job = WholeCheckpoint.of(fetched.folder, out, registry, allow, fields, others=others, keep=keep)
+        return replace(job, identities=fetched.identities, unfetched=fetched.unfetched)
 
     @property
     def out(self) -> Path:
@@ -189,23 +206,23 @@ class WholeCheckpoint:
 
     def expected(self) -> set[str]:
         """Return the files that belong into the folder."""
-        return {unit.file for unit in self.units} | {path.name for path in self.out.glob(f"{_KEPT}-*.safetensors")}
+        return {unit.file for unit in self.units} | {path.name for path in self.out.glob(f"{KEPT}-*.safetensors")}
 
     def write(self, executor: Executor, listener: Listener | None) -> Manifest:
-        """Write what is not there yet, and then the manifest."""
+        """Write missing files, and then the manifest; nobody else may write."""
         checkpoint, plan, out = self.plan.checkpoint, self.plan, self.out
         context, digests = self._begin(self.units, listener, JOURNAL)
         paths = sorted(set(checkpoint.shards.values()))
         records = self._run(context, digests, executor, self.units, paths)
-        kept = _kept_files(plan, list(records.values()), self.shards, self.keep)
+        kept = kept_files(plan, list(records.values()), self.shards, self.keep)
         records |= self._run(context, digests, executor, kept)
-        digests.check_unchanged(paths)
+        digests.check_unchanged(self._read(paths))
         copied = copy_small_files(checkpoint.folder, out)
         copied += copy_headers(checkpoint.folder, out, [self.shards.header(path) for path in paths])
         sources = identified(digests.records(), self.identities)
-        states = {path.name: state for path in paths if (state := digests.state(path)) is not None}
+        states = {path.name: state for path in self._read(paths) if (state := digests.state(path)) is not None}
         manifest = finish(context, records, sources, copied, self.others)
-        for path in out.glob(f"{_KEPT}-*.safetensors"):  # when no manifest names them any more
+        for path in out.glob(f"{KEPT}-*.safetensors"):  # when no manifest names them any more
             if path.name not in records:
                 path.unlink()
         remember_states(out / MANIFEST, states)
@@ -213,12 +230,20 @@ class WholeCheckpoint:
         return manifest
 
     def write_units(self, units: list[Unit], executor: Executor, listener: Listener | None, journal: str) -> None:
-        """Write some units, and no manifest."""
+        """Write some units, and no manifest; others may write other ones."""
         context, digests = self._begin(units, listener, journal)
-        executor.run(context, units)
-        digests.check_unchanged({path for unit in units for path in sources_of(unit, self.plan)})
+        self._run(context, digests, executor, units, removing=finishing(self.out))
+        digests.check_unchanged(self._read({path for unit in units for path in sources_of(unit, self.plan)}))
         synchronise_folder(self.out)
         context.progress.tell("finished")
+
+    def missing(self) -> list[Unit]:
+        """Return units whose files are missing, or of shards replaced since."""
+        there = set(os.listdir(self.out))
+        missing = [unit for unit in self.units if unit.file not in there]
+        if missing or self.unfetched is None:
+            return missing
+        return self.unfetched.outdated(self.plan, self._digests(JOURNAL), self.units)
 
     def _run(
         self,
@@ -227,32 +252,42 @@ class WholeCheckpoint:
         executor: Executor,
         units: Sequence[Unit],
         unread: Collection[Path] = (),
+        removing: AbstractContextManager[None] | None = None,
     ) -> dict[str, FileRecord]:
-        """Write units; of shards that were not fetched only what is needed comes."""
+        """Write units, and fetch the shards that they need.
+
+        Outdated files are removed within ``removing``.
+        """
         if self.unfetched is None:
             return executor.run(context, units, unread)
         records = self.unfetched.finished(context, units)
         rest = [unit for unit in units if unit.file not in records]
-        self.unfetched.prepare(context, digests, rest, self.shards)
-        paths = [path for path in unread if path.name not in self.unfetched.names]
+        self.unfetched.fetch_for(context.plan, digests, rest, self.shards)
+        with removing or nullcontext():
+            self.unfetched.remove_outdated(context.plan, digests, rest)
+        paths = self._read(unread)
         return records | (executor.run(context, rest, paths) if rest or paths else {})
 
-    def _begin(self, units: list[Unit], listener: Listener | None, journal: str) -> tuple[RunContext, Sources]:
-        """Check the checkpoint and the room, and tell the listener of the start."""
+    def _read(self, paths: Iterable[Path]) -> list[Path]:
+        """Return shards without those that were not fetched."""
+        return [path for path in paths if self.unfetched is None or path.name not in self.unfetched.names]
+
+    def _digests(self, journal: str) -> Sources:
         recorded = self.unfetched.digests() if self.unfetched is not None else {}
         fingerprint = fingerprint_of(self.plan, self.others)
-        digests = Sources(self.plan.checkpoint, self.out, fingerprint, journal, recorded, self.finished)
+        return Sources(self.plan.checkpoint, self.out, fingerprint, journal, recorded, self.finished)
+
+    def _begin(self, units: list[Unit], listener: Listener | None, journal: str) -> tuple[RunContext, Sources]:
+        """Check folder, checkpoint and room, and tell the listener of the start."""
+        check_output(self.finished, self.plan, small_files(self.plan.checkpoint.folder))  # as they are now
+        check_expected(self.out, self.expected())
+        digests = self._digests(journal)
         digests.check_index(self.plan.checkpoint, self.shards)
         check_room(self.out, sum(unit.nbytes for unit in units if not (self.out / unit.file).exists()))
         progress = Progress(sum(unit.nbytes for unit in units), listener)
         progress.tell("started")
         layers = CheckpointLayers(self.shards, self.plan.checkpoint.shards.values())
         return RunContext(self.plan, self.out, digests, layers, progress), digests
-
-
-def core_count() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def fingerprint_of(plan: RunPlan, others: bool) -> dict[str, Any]:
@@ -283,13 +318,11 @@ def finish(
     plan, out = context.plan, context.out
     ranks = tuple(records[unit.file] for unit in plan.units())
     rest = [one for _, one in sorted(records.items()) if one.layer is None]
-    others = tuple(one for one in rest if not one.file.startswith(f"{_KEPT}-"))
-    kept = tuple(one for one in rest if one.file.startswith(f"{_KEPT}-"))
+    others = tuple(one for one in rest if not one.file.startswith(f"{KEPT}-"))
+    kept = tuple(one for one in rest if one.file.startswith(f"{KEPT}-"))
     (tp, ep), query = plan.ranks, plan.plans[0].query
-    for ep_rank in range(ep):
-        for tp_rank in range(tp):
-            own = [one for one in ranks if (one.tp_rank, one.ep_rank) == (tp_rank, ep_rank)]
-            write_rank_index(out, (tp_rank, ep_rank), own, others, context.states)
+    for rank, own in by_rank(ranks).items():
+        write_rank_index(out, rank, own, others, context.states)
     manifest = Manifest(
         format=FORMAT,
         key=manifest_key((*ranks, *others, *kept), sources),
@@ -309,40 +342,6 @@ def finish(
     )
     manifest, data = manifest.sealed()
     synchronise_folder(out)
-    write_whole(out / MANIFEST, data)
+    write_changed(out / MANIFEST, data)
     synchronise_folder(out)
     return manifest
-
-
-def _other_files(plan: RunPlan, shards: MappedShards) -> list[OtherFile]:
-    """Plan the copies of tensors that no unit reads."""
-    read = {name for layer in plan.layers for name in plan.names_of(layer)}
-    found = [
-        (shards.header(path), [name for name in shards.header(path).entries if name not in read])
-        for path in sorted(set(plan.checkpoint.shards.values()))
-    ]
-    return _files_of("others", [(shard, names) for shard, names in found if names])
-
-
-def _kept_files(plan: RunPlan, records: list[FileRecord], shards: MappedShards, keep: Keep) -> list[OtherFile]:
-    """Plan the copies of experts' tensors that laid-out bytes do not restore."""
-    names: set[str] = set()
-    for record in records:
-        if record.layer is None or keep == "none":
-            continue
-        entries = plan.layers[record.layer][0].entries
-        for tensor in record.tensors:
-            role = tensor.role
-            if role is None or not (tensor.lost or why_joined(role, entries[role])):
-                continue
-            if keep == "all" or not role.endswith("_weight"):
-                names.update(plan.names_of_role(record.layer, role))
-    paths = sorted({plan.checkpoint.shards[name] for name in names})
-    return _files_of(_KEPT, [(shards.header(path), [name for name in names]) for path in paths])
-
-
-def _files_of(kind: str, chosen: list[tuple[ShardFile, list[str]]]) -> list[OtherFile]:
-    return [
-        OtherFile.of(kind, number, len(chosen), shard, set(names))
-        for number, (shard, names) in enumerate(chosen, start=1)
-    ]

@@ -98,11 +98,7 @@ def show_share(written: ShareWritten, out: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"out": out, "index": share.index, "of": share.count, "files": files, "missing": missing}))
         return
-    rest = (
-        f"{missing} files of other shares are missing; the process that writes the last of them finishes"
-        if missing
-        else "all others are, too, and another process finishes"
-    )
+    rest = f"{missing} files of other shares are missing; the process that writes the last of them finishes"
     print(f"{out}  share {share.index} of {share.count} is written, {files} files; {rest}")
 
 

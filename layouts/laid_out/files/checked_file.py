@@ -86,7 +86,7 @@ def check_key(shard: ShardFile, record: FileRecord, manifest: Manifest) -> None:
         LaidOutError: the key is another one, or the file was made of other shards.
     """
     used: dict[str, Any] = json.loads(shard.metadata[UNIT]).get("sources", {})
-    known = {one.name: one.digest for one in manifest.sources}
+    known = manifest.digests()
     if not used or any(known.get(name) != digest for name, digest in used.items()):
         raise LaidOutError(f"{shard.path}: made of other shards than the manifest says")
     if record.layer is None or record.tp_rank is None or record.ep_rank is None:

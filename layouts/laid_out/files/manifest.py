@@ -236,7 +236,7 @@ class Manifest(Frozen):
             raise LaidOutError(f"{path}: no manifest of a laid-out checkpoint ({where}: {first['msg']})") from None
         if manifest.key != manifest.computed_key():
             raise LaidOutError(f"{path}: its key is not that of what it lists: it was changed, or mixed with another's")
-        if manifest.tp * manifest.ep != len({(one.tp_rank, one.ep_rank) for one in manifest.ranks}):
+        if manifest.tp * manifest.ep != len(manifest._ranks):
             raise LaidOutError(f"{path}: it lists the files of other ranks than its tp={manifest.tp}, ep={manifest.ep}")
         if not is_sealed(text, manifest.checksum):
             raise LaidOutError(f"{path}: was changed since it was written: its checksum differs")
@@ -253,7 +253,19 @@ class Manifest(Frozen):
 
     def plan_of(self, layer: int) -> LayerPlan:
         """Return the plan of a layer."""
-        return next(plan for plan in self.plans if layer in plan.layers)
+        return self._plans[layer]
+
+    @cached_property
+    def _plans(self) -> dict[int, LayerPlan]:
+        return {layer: plan for plan in self.plans for layer in plan.layers}
+
+    def digests(self) -> Mapping[str, str]:
+        """Return the digests of the checkpoint's shards, by name."""
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {one.name: one.digest for one in self.sources}
 
     def files(self) -> Iterator[FileRecord]:
         """Yield every safetensors file."""
@@ -275,10 +287,22 @@ class Manifest(Frozen):
         Raises:
             LaidOutError: there is no such rank.
         """
-        found = tuple(one for one in self.ranks if (one.tp_rank, one.ep_rank) == (tp_rank, ep_rank))
-        if not found:
+        found = self._ranks.get((tp_rank, ep_rank))
+        if found is None:
             raise LaidOutError(f"rank (tp {tp_rank}, ep {ep_rank}) is not one of tp={self.tp}, ep={self.ep}")
         return found
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[int | None, int | None], tuple[FileRecord, ...]]:
+        return by_rank(self.ranks)
+
+
+def by_rank(files: Iterable[FileRecord]) -> dict[tuple[int | None, int | None], tuple[FileRecord, ...]]:
+    """Return files by ``(tp_rank, ep_rank)``, those of each rank in their order."""
+    found: dict[tuple[int | None, int | None], list[FileRecord]] = {}
+    for one in files:
+        found.setdefault((one.tp_rank, one.ep_rank), []).append(one)
+    return {rank: tuple(some) for rank, some in found.items()}
 
 
 def naming_of(shard: Shard, pad: PadRule | None, prefix: str, parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -324,16 +348,3 @@ def manifest_key(files: Iterable[FileRecord], sources: Iterable[SourceRecord]) -
 def rank_file(layer: int, tp_rank: int, ep_rank: int) -> str:
     """Return the name of a rank's file of one layer."""
     return f"rank-tp{tp_rank}-ep{ep_rank}-layer-{layer:05d}.safetensors"
-
-
-def rank_index(tp_rank: int, ep_rank: int) -> str:
-    """Return the name of a rank's index."""
-    return f"rank-tp{tp_rank}-ep{ep_rank}.safetensors.index.json"
-
-
-def index_of(files: Iterable[FileRecord]) -> bytes:
-    """Return the index of files, in Hugging Face's form."""
-    listed = list(files)
-    weight_map = {tensor.name: one.file for one in listed for tensor in one.tensors}
-    size = sum(tensor.nbytes for one in listed for tensor in one.tensors)
-    return json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}, indent=1).encode()

@@ -257,8 +257,22 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         LaidOutError: it cannot be written.
     """
-    with _appearing(path) as stream:
+    with appearing(path) as stream:
         stream.write(data)
+
+
+def write_changed(path: Path, data: bytes) -> None:
+    """Write a small file unless it holds these bytes.
+
+    Raises:
+        LaidOutError: it cannot be written.
+    """
+    try:
+        same = os.path.isfile(path) and path.read_bytes() == data
+    except OSError:  # writing it says more
+        same = False
+    if not same:
+        write_whole(path, data)
 
 
 def copy_whole(source: Path, path: Path) -> None:
@@ -267,12 +281,17 @@ def copy_whole(source: Path, path: Path) -> None:
     Raises:
         LaidOutError: it cannot be read or written.
     """
-    with _appearing(path) as stream, source.open("rb") as read:
+    with appearing(path) as stream, source.open("rb") as read:
         shutil.copyfileobj(read, stream)
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears when it is whole.
+
+    Raises:
+        LaidOutError: it cannot be written.
+    """
     partial = unique_partial(path)
     with writing(path):
         try:

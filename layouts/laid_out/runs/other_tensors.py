@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final
 
 from preshuffle.layouts.checkpoint import INDEX, MappedShards, ShardFile
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, CopiedRecord, key_of_copies
-from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, copy_whole, write_whole, writing
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, copy_whole, write_changed, writing
 from preshuffle.layouts.laid_out.runs.rank_layer import Advance
 from preshuffle.layouts.stamps import digest_file
 
@@ -78,7 +79,8 @@ def copy_small_files(folder: Path, out: Path) -> tuple[CopiedRecord, ...]:
     """
     records: list[CopiedRecord] = []
     for path in small_files(folder):
-        copy_whole(path, out / path.name)
+        if not (out / path.name).is_file() or not filecmp.cmp(path, out / path.name, shallow=False):
+            copy_whole(path, out / path.name)
         size = (out / path.name).stat().st_size
         records.append(CopiedRecord(file=path.name, size=size, digest=digest_file(out / path.name, (0, size))))
     return tuple(records)
@@ -107,7 +109,7 @@ def copy_headers(folder: Path, out: Path, headers: Collection[ShardFile]) -> tup
         texts[INDEX] = (folder / INDEX).read_bytes()
     records: list[CopiedRecord] = []
     for name, data in sorted(texts.items()):
-        write_whole(target / name, data)
+        write_changed(target / name, data)
         digest = digest_file(target / name, (0, len(data)))
         records.append(CopiedRecord(file=f"{SOURCE}/{name}", size=len(data), digest=digest))
     return tuple(records)

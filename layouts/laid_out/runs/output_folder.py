@@ -1,112 +1,146 @@
-"""Output folder of a run: locks, remains of killed runs, room."""
+"""Output folder of a run: its users, killed runs, room."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import filecmp
-import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
 from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
+from preshuffle.layouts.laid_out.files.folder_lock import locked, remove_work
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK, LayerPlan, Manifest
 from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, file_of_partial, writing
 from preshuffle.layouts.laid_out.runs.other_tensors import room_for
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
+from preshuffle.layouts.laid_out.runs.sources import JOURNAL
 
 _LOCK: Final = "lock"
 _OWN_INDEX: Final = re.compile(r"rank-tp\d+-ep\d+\.safetensors\.index\.json")
 _ELSEWHERE: Final = "Choose another folder, or remove this one"
-_BUSY: Final = (errno.EWOULDBLOCK, errno.EACCES)
+FETCHED: Final = "checkpoint"
+"""Folder below that of unfinished work: a fetched checkpoint."""
 
 
 @contextmanager
-def exclusive_folder(out: Path, expected: Iterable[str]) -> Iterator[None]:
+def exclusive_folder(out: Path) -> Iterator[None]:
     """Use an output folder alone; remove what killed runs left half-written.
 
-    A run that fails leaves nothing in a folder that was finished before.
+    Where it is finished at the end, what only unfinished work needs goes.
 
     Args:
         out: created if needed.
-        expected: files that the run writes.
 
     Raises:
         LaidOutError: another process uses it, or it cannot be made.
-        StaleError: it holds files of another run.
     """
-    wanted = set(expected)
-    _check_expected(out, wanted)
-    with _locked(out, _LOCK, fcntl.LOCK_EX) as free:
+    with locked(out, _LOCK, fcntl.LOCK_EX) as free:
         if not free:
             raise LaidOutError(f"{out}: another process writes it")
         remove_partials(out)
-        finished = (out / MANIFEST).is_file()
         try:
-            _check_expected(out, wanted)
             yield
         except Exception:  # an interrupted run resumes
-            if finished and (out / MANIFEST).is_file():
-                shutil.rmtree(out / WORK, ignore_errors=True)
+            _clear(out, failed=True)
             raise
+        _clear(out, failed=False)
 
 
 @contextmanager
-def shared_folder(out: Path, share: str, files: Iterable[str], expected: Iterable[str]) -> Iterator[None]:
+def shared_folder(out: Path) -> Iterator[None]:
     """Use an output folder together with the processes of other shares.
 
     Args:
         out: created if needed.
-        share: name of this process's share; one process at a time works on it.
-        files: those of the share; what a killed process left of them is removed.
-        expected: files that all shares write.
 
     Raises:
-        LaidOutError: another process uses the folder alone, or works on the same share, or it cannot be made.
-        StaleError: it holds files of another run.
+        LaidOutError: another process uses the folder alone, or it cannot be made.
     """
-    wanted = set(expected)
-    _check_expected(out, wanted)
-    with _locked(out, _LOCK, fcntl.LOCK_SH) as free:
-        if not free:
-            raise LaidOutError(f"{out}: another process writes all of it")
-        with _locked(out, f"{_LOCK}-{share}", fcntl.LOCK_EX) as free:
+    try:
+        with ExitStack() as stack:
+            free = stack.enter_context(locked(out, _LOCK, fcntl.LOCK_SH))
+            if not free and (out / MANIFEST).is_file():  # the last of those that finished it is leaving
+                free = stack.enter_context(locked(out, _LOCK, fcntl.LOCK_SH, wait=True))
             if not free:
-                raise LaidOutError(f"{out}: another process works on share {share}")
-            own = set(files)
-            for path in out.glob(f"*{PARTIAL}"):
-                if path.name.removesuffix(PARTIAL).rpartition(".")[0] in own:
-                    path.unlink(missing_ok=True)
-            _check_expected(out, wanted)
+                raise LaidOutError(f"{out}: another process writes all of it")
             yield
+    except Exception:  # an interrupted run resumes
+        clear_finished(out, failed=True)
+        raise
 
 
 @contextmanager
-def finishing(out: Path) -> Iterator[bool]:
-    """Finish an output folder whose shares are complete.
+def own_share(out: Path, share: str, files: Iterable[str]) -> Iterator[None]:
+    """Write a share alone; remove what a killed process left of it.
 
-    Yields:
-        Whether no other process is at it.
+    Args:
+        out: the folder, which is in use.
+        share: name of the share.
+        files: that belong to it.
+
+    Raises:
+        LaidOutError: another process works on it.
     """
-    with _locked(out, f"{_LOCK}-finish", fcntl.LOCK_EX) as free:
-        if free:
-            remove_partials(out)
-        yield free
+    with locked(out, f"{_LOCK}-{share}", fcntl.LOCK_EX) as free:
+        if not free:
+            raise LaidOutError(f"{out}: another process works on share {share}")
+        own = set(files)
+        for path in out.glob(f"*{PARTIAL}"):
+            if file_of_partial(path.name) in own:
+                path.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def finishing(out: Path) -> Iterator[None]:
+    """Finish an output folder that shares have written, alone.
+
+    Whoever removes files that are outdated does that alone, too: what is finished has all its files.
+    """
+    with locked(out, f"{_LOCK}-finish", fcntl.LOCK_EX, wait=True):
+        yield
+
+
+def _clear(out: Path, *, failed: bool) -> None:
+    if not (out / MANIFEST).is_file():
+        return
+    if failed and (out / WORK / FETCHED).is_dir():
+        for path in (out / WORK).glob(f"{JOURNAL}*.json"):
+            path.unlink(missing_ok=True)
+    else:
+        remove_work(out)
+
+
+def clear_finished(out: Path, *, failed: bool = False) -> None:
+    """Remove unfinished work's folder where a run is finished and unused.
+
+    Args:
+        out: the folder.
+        failed: whether this process failed: then what it fetched stays, and its journals go.
+    """
+    if (out / MANIFEST).is_file():
+        with locked(out, _LOCK, fcntl.LOCK_EX) as alone:
+            if alone:
+                _clear(out, failed=failed)
 
 
 def remove_partials(out: Path) -> None:
     """Remove what killed processes left half-written; nobody may write there.
 
-    Files of that ending which are not ours stay.
+    Files of that ending which are not ours stay, and so do those of unfinished work, which goes as a whole.
     """
-    for folder in (out, out / SOURCE, out / WORK):
+    for folder in (out, out / SOURCE):
         for path in folder.glob(f"*{PARTIAL}"):
-            if file_of_partial(path.name) is not None:
+            if file_of_partial(path.name) is None:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)
 
 
@@ -229,7 +263,7 @@ def fetching(out: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         LaidOutError: another process does, or the folder cannot be made.
     """
-    with _locked(out, f"{_LOCK}-fetch", fcntl.LOCK_EX, wait=wait) as free:
+    with locked(out, f"{_LOCK}-fetch", fcntl.LOCK_EX, wait=wait) as free:
         if not free:
             raise LaidOutError(f"{out}: another process fetches a checkpoint to it")
         yield
@@ -239,14 +273,17 @@ def fetching(out: Path, *, wait: bool = False) -> Iterator[None]:
 def restoring(folder: Path) -> Iterator[None]:
     """Restore a checkpoint into a folder, alone.
 
+    The folder of unfinished work goes at the end.
+
     Raises:
         LaidOutError: another process does, or the folder cannot be made.
     """
-    with _locked(folder, _LOCK, fcntl.LOCK_EX) as free:
+    with locked(folder, _LOCK, fcntl.LOCK_EX) as free:
         if not free:
             raise LaidOutError(f"{folder}: another process restores a checkpoint to it")
         remove_partials(folder)
         yield
+        remove_work(folder)
 
 
 def check_room(out: Path, needed: int) -> None:
@@ -260,28 +297,12 @@ def check_room(out: Path, needed: int) -> None:
         raise LaidOutError(f"{out}: {needed:,} bytes are needed, and {free:,} are free; nothing was written")
 
 
-@contextmanager
-def _locked(out: Path, name: str, kind: int, *, wait: bool = False) -> Iterator[bool]:
-    """Lock a folder by a file in it; yield whether that could be done.
+def check_expected(out: Path, expected: Collection[str]) -> None:
+    """Check that a folder holds no safetensors files but some.
 
-    Where a file system has no locks, nothing is locked: files have names of their own while they are written, so that
-    two runs at once waste time and nothing else.
+    Raises:
+        StaleError: it does.
     """
-    with writing(out):
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        handle = os.open(out / WORK / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-            free = True
-        except OSError as error:
-            free = error.errno not in _BUSY
-        yield free
-    finally:
-        os.close(handle)
-
-
-def _check_expected(out: Path, expected: Collection[str]) -> None:
     strange = [path.name for path in out.glob("*.safetensors") if path.name not in expected]
     if strange:
         raise StaleError(f"{out} holds files of another run, such as {min(strange)}; choose another folder")

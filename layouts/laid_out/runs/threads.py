@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from itertools import groupby
@@ -33,6 +34,11 @@ class ThreadExecutor:
     def run(self, context: RunContext, units: Iterable[Unit], unread: Iterable[Path] = ()) -> dict[str, FileRecord]:
         """Write every file that is not there yet; see ``Executor``."""
         return _ThreadedRun(context, self._workers).run(units, unread)
+
+
+def core_count() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 class _ThreadedRun:

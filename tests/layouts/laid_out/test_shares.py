@@ -24,7 +24,7 @@ from preshuffle.layouts.laid_out import (
 )
 from preshuffle.layouts.laid_out.files.finished_manifest import FinishedManifest
 from preshuffle.layouts.laid_out.runs import sources
-from preshuffle.layouts.laid_out.runs.output_folder import fetching, finishing, shared_folder
+from preshuffle.layouts.laid_out.runs.output_folder import fetching, finishing, own_share, shared_folder
 from preshuffle.layouts.laid_out.runs.sources import Sources
 from preshuffle.layouts.laid_out.whole_checkpoint import WholeCheckpoint
 from preshuffle.layouts.stamps import digest_file
@@ -80,14 +80,19 @@ def test_every_unit_is_in_one_share(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_who_may_write_a_folder_at_once(checkpoint: Path, tmp_path: Path) -> None:
-    with shared_folder(tmp_path, "0-of-2", (), ()):
+    with shared_folder(tmp_path), own_share(tmp_path, "0-of-2", ()):
         with pytest.raises(LaidOutError, match="another process writes it"):
             lay_out_checkpoint(checkpoint, tmp_path, **FIELDS)
         with pytest.raises(LaidOutError, match="another process works on share 0-of-2"):
             lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS)
         assert isinstance(lay_out_share(checkpoint, tmp_path, Share(1, 2), **FIELDS), ShareWritten)
-    with finishing(tmp_path):
-        assert lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS) == ShareWritten(Share(0, 2), 3, 0)
+    with ThreadPoolExecutor() as pool:
+        with finishing(tmp_path):
+            waiting = pool.submit(lay_out_share, checkpoint, tmp_path, Share(0, 2), **FIELDS)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            assert not (tmp_path / MANIFEST).exists()
+        assert isinstance(waiting.result(), Manifest)
 
 
 def test_shares_of_different_runs_do_not_mix(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Shares in processes, and a file system that tags files."""
