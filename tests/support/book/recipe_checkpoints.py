@@ -128,6 +128,7 @@ def _candidates(recipe: str, cases: list[Case], registry: Registry, weights: Wei
                     config = _cached_config(*store, (sizes[0], sizes[1] * tp), registry)
                     query = registry.query_from_hf_config(config, layer=0, **fields)
                     decision = registry.resolve(query, kernels=False, nearest=False)
+                    registry.loader_cut(query)  # refuses tp beside ep where ranks hold whole experts
                 except PreshuffleError:
                     continue
                 if decision.recipe == recipe:
