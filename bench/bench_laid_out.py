@@ -1,9 +1,10 @@
 """Benchmark of checkpoints laid out ahead, on a synthetic DeepSeek-shaped one.
 
 ``python bench/bench_laid_out.py [--gb 10] [--tp 8] [--folder DIR] [--rounds 3]``. Each measurement is a process of its
-own; every round measures all of them in turn, from a warm page cache. Reported are medians, ratios within a round,
-seconds of processor time (a busy machine changes them less), and the largest resident set of each process, mapped pages
-counted: 0.26 GB of it are there before any work begins.
+own; every round measures all of them in turn, from a warm page cache, and loads a rank in several pairs, as these take
+a tenth of a second. Reported are medians, ratios within a round or a pair, seconds of processor time (a busy machine
+changes them less), and the largest resident set of each process, mapped pages counted: 0.26 GB of it are there before
+any work begins.
 
 ``--flat`` lays out growing checkpoints, each file thrown away after its checksum, and reports the resident set.
 """
@@ -36,6 +37,8 @@ from support.aiter.aiter_wheel import aiter_modules
 
 HIDDEN, INTERMEDIATE, EXPERTS = 7168, 2048, 16
 LAYER = EXPERTS * 3 * HIDDEN * INTERMEDIATE
+PAIRS = 7
+"""How often a round loads a rank by safetensors and by ``open_laid_out``, in turn."""
 FIELDS: dict[str, Any] = {"arch": "gfx950"}
 CONFIG: dict[str, Any] = {
     "model_type": "deepseek_v3",
@@ -261,19 +264,22 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     for _ in range(args.rounds):
         warm(folder / "checkpoint")
         rows["cp"].append(copy(folder))
-        for name in rows:
-            if name != "cp":
-                warm(folder / ("out" if name in ("safetensors", "open") else "checkpoint"))
-                rows[name].append(in_process(name, folder, args.tp))
-        last = {name: (round(found[-1].seconds, 2), round(found[-1].processor, 2)) for name, found in rows.items()}
+        for name in ("apply", "verify", "shuffle"):
+            warm(folder / "checkpoint")
+            rows[name].append(in_process(name, folder, args.tp))
+        warm(folder / "out")
+        for name in ("safetensors", "open") * PAIRS:
+            rows[name].append(in_process(name, folder, args.tp))
+        last = {name: (round(found[-1].seconds, 3), round(found[-1].processor, 3)) for name, found in rows.items()}
         print(f"load {os.getloadavg()[0]:.1f}: {last}", flush=True)
     for name, found in rows.items():
         seconds, processor = median(one.seconds for one in found), median(one.processor for one in found)
         resident = max(one.resident for one in found)
         print(f"{name:12} {seconds:8.2f} s   processor {processor:6.2f} s   resident {resident:.2f} GB")
     for name, other, wanted in (("cp", "apply", 0.8), ("safetensors", "open", 0.9), ("shuffle", "open", 5.0)):
-        ratio = median(a.seconds / b.seconds for a, b in zip(rows[name], rows[other], strict=True))
-        least = median(a.processor / b.processor for a, b in zip(rows[name], rows[other], strict=True))
+        pairs = list(zip(rows[name], rows[other][:: len(rows[other]) // len(rows[name])], strict=True))
+        ratio = median(a.seconds / b.seconds for a, b in pairs)
+        least = median(a.processor / b.processor for a, b in pairs)
         print(f"{name} / {other}: {ratio:.2f} (required {wanted}); of processor time {least:.2f}")
 
 

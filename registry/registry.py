@@ -80,7 +80,7 @@ class Registry:
             problems = lint(book) if book.overlaid else lint_packaged(book)
         if problems:
             raise BookError(problems)
-        _ = book.rule_index  # built with the book: the first query does not wait for it
+        book.build_indexes()  # with the book: the first query does not wait for them
         return cls(book, None if kernel_tables is None else KernelTables.named(kernel_tables))
 
     @classmethod

@@ -147,6 +147,10 @@ class Book:
         """Index that finds the rules that may match a query."""
         return RuleIndex(self.rules.values(), self.recipes)
 
+    def build_indexes(self) -> None:
+        """Build the indexes that every query needs."""
+        _ = self.rule_index, self.fusion_index, self.model_names, self.arch_names, self.refusing
+
     @property
     def fusions(self) -> Mapping[str, FusionEntry]:
         """What engines make of shared experts, by id."""
