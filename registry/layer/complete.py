@@ -93,7 +93,8 @@ def keeps_experts_whole(query: Query, book: Book) -> bool:
 def _completed(query: Query, model: ModelEntry | None, arch: ArchEntry | None, applied: Applied, book: Book) -> Query:
     """Fill in what a query leaves out.
 
-    As it was loaded, else from the entries of its model and its GPU. Where an engine's expert-parallel ranks hold whole experts, ``tp`` beside ``ep`` counts as 1.
+    As it was loaded, else from the entries of its model and its GPU. Where an engine's expert-parallel ranks hold whole
+    experts, ``tp`` beside ``ep`` counts as 1.
     """
     stated = query.__dict__
     missing: dict[str, Any] = {}
