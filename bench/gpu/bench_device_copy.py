@@ -1,9 +1,11 @@
 """Benchmark of a laid-out rank's way to a GPU, against pinned copies.
 
 ``python bench/gpu/bench_device_copy.py [--gb 2.9] [--tp 1] [--rounds 5] [--folder DIR]``: from a warm page cache, every
-round measures all rows in turn; medians, and ratios within a round. ``pinned`` copies the same bytes from a pinned
-host tensor to new tensors of the same sizes, ``safetensors`` is ``safetensors.torch.load_file`` of the same files to
-the device, ``open`` is ``open_laid_out`` with its checks and stamps, ``layers`` the same without the first opening.
+round measures all rows in turn; medians, and ratios within a round. ``pinned`` copies as many bytes from a pinned
+host tensor that is there to new tensors of the same sizes: what the bus gives. ``plain`` does what ``open`` must do, as
+it is plainly done: each tensor is read from its file into pinned memory, then copied. ``safetensors`` is
+``safetensors.torch.load_file`` of the same files to the device, ``open`` is ``open_laid_out`` with its checks and
+stamps, ``layers`` the same without the first opening.
 ``--tried MOST_THREADS=8,BUFFERS=3 …`` measures with other constants of ``device_copy``.
 """
 
@@ -45,6 +47,27 @@ def pinned(manifest: Manifest) -> Callable[[], None]:
     return run
 
 
+def plain(folder: Path, manifest: Manifest) -> Callable[[], None]:
+    files = manifest.rank(0, 0)
+    most = max(one.nbytes for file in files for one in file.tensors)
+    host = torch.empty(most, dtype=torch.uint8).pin_memory()
+    view = memoryview(host.numpy().data)
+
+    def run() -> None:
+        for file in files:
+            with open(folder / file.file, "rb", buffering=0) as stream:
+                for one in file.tensors:
+                    stream.seek(one.begin)
+                    count = 0
+                    while count < one.nbytes:
+                        count += stream.readinto(view[count : one.nbytes]) or 0
+                    tensor = torch.empty(one.nbytes, dtype=torch.uint8, device=DEVICE)
+                    tensor.copy_(host[: one.nbytes], non_blocking=True)
+                    torch.cuda.synchronize()  # the memory is read into again
+
+    return run
+
+
 def loaded_by_safetensors(folder: Path, manifest: Manifest) -> Callable[[], None]:
     def run() -> None:
         for file in manifest.rank(0, 0):
@@ -56,9 +79,8 @@ def loaded_by_safetensors(folder: Path, manifest: Manifest) -> Callable[[], None
 
 def opened(folder: Path, tp: int) -> Callable[[], None]:
     def run() -> None:
-        rank = open_laid_out(folder, 0, device=DEVICE, tp=tp, **FIELDS)
-        for layer in rank.layers:
-            rank.layer(layer)
+        for _ in open_laid_out(folder, 0, device=DEVICE, tp=tp, **FIELDS):
+            pass
 
     return run
 
@@ -67,8 +89,8 @@ def layers(folder: Path, tp: int) -> Callable[[], None]:
     rank = open_laid_out(folder, 0, device=DEVICE, tp=tp, **FIELDS)
 
     def run() -> None:
-        for layer in rank.layers:
-            rank.layer(layer)
+        for _ in rank:
+            pass
 
     return run
 
@@ -85,6 +107,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     warm(folder / "out")
     rows: dict[str, Callable[[], Any]] = {
         "pinned": pinned(manifest),
+        "plain": plain(folder / "out", manifest),
         "safetensors": loaded_by_safetensors(folder / "out", manifest),
         "open": opened(folder / "out", args.tp),
         "layers": layers(folder / "out", args.tp),

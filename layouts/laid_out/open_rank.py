@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -83,7 +84,7 @@ class LaidOutRank:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them.
 
-        While one is taken, the system reads the next one from the disk.
+        While one is taken, the next one is read.
         """
         for layer, following in zip_longest(self.layers, self.layers[1:]):
             tensors = self.layer(layer)
@@ -239,9 +240,14 @@ class _MappedReader:
         return found
 
     def read_ahead(self, layer: int) -> None:
-        """Map the file of the layer that is asked for next."""
+        """Map the file of the layer that is asked for next, or begin to read it."""
+        file = self._files[layer]
         if self._copier is None:
-            self._files[layer].map_ahead()
+            file.map_ahead()
+            return
+        with suppress(LaidOutError):  # is said where it is copied
+            file.check_unchanged()
+            self._copier.read_ahead(file.path, [(one.begin, one.nbytes) for one in file.record.tensors])
 
     def _check_samples(self, path: Path, record: FileRecord, found: Mapping[str, torch.Tensor]) -> None:
         """Compare samples with what was written.
