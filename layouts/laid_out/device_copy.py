@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -27,9 +26,6 @@ _FIRST: Final = 1 << 19
 _SPARE: Final = 4
 """Buffers on their way to the GPU while every thread reads into another one."""
 
-Extent = tuple[int, int]
-"""First byte of a tensor in its file, and number of its bytes."""
-
 
 class DeviceCopier:
     """Copies tensors of files to a device.
@@ -48,19 +44,6 @@ class DeviceCopier:
         self._buffers: list[_Buffer] = []
         self._stream: torch.cuda.Stream | None = None
         self._count = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-        self._ahead: _Transfer | None = None
-
-    def read_ahead(self, path: Path, extents: Sequence[Extent]) -> None:
-        """Begin to read what is copied next, as far as buffers go.
-
-        Args:
-            path: the file; where it cannot be read, ``fill`` says so.
-            extents: first byte and number of bytes of each tensor.
-        """
-        self._drop_ahead()
-        with suppress(OSError):
-            self._ahead = self._begin(path, extents)
-            self._ahead.start(self._start(), self._count, waiting=False)
 
     def fill(self, path: Path, tensors: Sequence[tuple[torch.Tensor, int]]) -> None:
         """Fill tensors from a file; wait until all bytes have arrived.
@@ -72,45 +55,27 @@ class DeviceCopier:
         Raises:
             LaidOutError: the file cannot be read, or ends before a tensor does.
         """
-        flats = [as_bytes(tensor) for tensor, _ in tensors]
-        extents = [(begin, flat.numel()) for flat, (_, begin) in zip(flats, tensors, strict=True)]
         try:
-            transfer = self._begun(path, extents)
-            try:
-                self._send(transfer, flats)
-            finally:
-                transfer.close()
+            with closing(_File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))) as file:
+                self._copy(file, deque(_pieces_of(tensors)))
         except OSError as error:
             raise LaidOutError(f"{path}: cannot be read: {error.strerror}") from None
         except EOFError:
             raise LaidOutError(f"{path}: ends before its tensors do: verify it") from None
 
-    def _begun(self, path: Path, extents: Sequence[Extent]) -> _Transfer:
-        """Return what was read ahead, if it is this; else begin."""
-        ahead = self._ahead
-        if ahead is not None and ahead.source == (path, tuple(extents)):
-            self._ahead = None
-            return ahead
-        self._drop_ahead()
-        return self._begin(path, extents)
-
-    def _drop_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
-
-    def _begin(self, path: Path, extents: Sequence[Extent]) -> _Transfer:
-        self._start()
-        return _Transfer(path, extents, self._buffers)
-
-    def _send(self, transfer: _Transfer, flats: Sequence[torch.Tensor]) -> None:
+    def _copy(self, file: _File, pieces: deque[_Piece]) -> None:
+        threads = self._start()
         if self._stream is not None:  # the tensors' memory may still be in use by what was freed there
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        transfer.start(self._start(), self._count, waiting=True)
+        count = len(pieces)
+        transfer = _Transfer(file, pieces, self._buffers)
+        readers = [threads.submit(transfer.read) for _ in range(min(self._count, count))]
         try:
             with torch.inference_mode(), torch.cuda.stream(self._stream):
-                transfer.send(flats)
+                transfer.send(count)
         finally:
+            transfer.stop(len(readers))
+            wait(readers)
             if self._stream is not None:
                 self._stream.synchronize()
 
@@ -124,31 +89,54 @@ class DeviceCopier:
         return self._threads
 
 
+@dataclass(slots=True, eq=False)
+class _File:
+    """Open file that is read at any place."""
+
+    handle: int
+
+    def read(self, begin: int, view: memoryview) -> None:
+        """Fill a buffer.
+
+        Raises:
+            EOFError: the file ends before.
+        """
+        count = 0
+        while count < len(view):
+            read = os.preadv(self.handle, [view[count:]], begin + count)
+            if not read:
+                raise EOFError
+            count += read
+
+    def close(self) -> None:
+        os.close(self.handle)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
     """Some bytes of a file, and where they go.
 
     Attributes:
         begin: of the piece, in the file.
-        tensor: number of the tensor that gets it.
+        flat: all bytes of the tensor on the device.
         first: of the piece, in the tensor.
         size: its bytes.
     """
 
     begin: int
-    tensor: int
+    flat: torch.Tensor
     first: int
     size: int
 
 
-def _pieces_of(extents: Iterable[Extent]) -> Iterator[_Piece]:
+def _pieces_of(tensors: Sequence[tuple[torch.Tensor, int]]) -> Iterator[_Piece]:
     """Yield pieces of tensors, small ones first."""
     number = 0
-    for tensor, (begin, nbytes) in enumerate(extents):
-        first = 0
-        while first < nbytes:
-            size = min(_FIRST << (number // 8), _PIECE, nbytes - first)
-            yield _Piece(begin + first, tensor, first, size)
+    for tensor, begin in tensors:
+        flat, first = as_bytes(tensor), 0
+        while first < flat.numel():
+            size = min(_FIRST << (number // 8), _PIECE, flat.numel() - first)
+            yield _Piece(begin + first, flat, first, size)
             first, number = first + size, number + 1
 
 
@@ -161,22 +149,13 @@ class _Buffer:
         self._sent = torch.cuda.Event() if stream is not None else None
         self._view = memoryview(self._memory.numpy().data)
 
-    def read(self, handle: int, piece: _Piece) -> None:
-        """Read a piece from an open file.
+    def read(self, file: _File, piece: _Piece) -> None:
+        """Read a piece from the file."""
+        file.read(piece.begin, self._view[: piece.size])
 
-        Raises:
-            EOFError: the file ends before.
-        """
-        view, begin = self._view[: piece.size], piece.begin
-        while view:
-            read = os.preadv(handle, [view], begin)
-            if not read:
-                raise EOFError
-            view, begin = view[read:], begin + read
-
-    def send(self, piece: _Piece, flat: torch.Tensor) -> None:
-        """Start copying what was read to its place in a tensor's bytes."""
-        target = flat[piece.first : piece.first + piece.size]
+    def send(self, piece: _Piece) -> None:
+        """Start copying what was read to its target."""
+        target = piece.flat[piece.first : piece.first + piece.size]
         target.copy_(self._memory[: piece.size], non_blocking=True)
         if self._sent is not None and self._stream is not None:
             self._sent.record(self._stream)
@@ -192,86 +171,50 @@ class _Buffer:
 
 
 class _Transfer:
-    """Pieces on their way from a file to a device.
+    """Pieces on their way from a file to a device."""
 
-    Attributes:
-        source: the file, and where in it the tensors are.
-    """
-
-    def __init__(self, path: Path, extents: Sequence[Extent], buffers: Iterable[_Buffer]) -> None:
-        """Open the file.
-
-        Args:
-            path: the file.
-            extents: first byte and number of bytes of each tensor.
-            buffers: which nothing else uses.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        self.source = path, tuple(extents)
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._close = weakref.finalize(self, os.close, self._handle)
-        self._pieces = deque(_pieces_of(extents))
-        self._count = len(self._pieces)
-        self._readers: list[Future[None]] = []
+    def __init__(self, file: _File, pieces: deque[_Piece], buffers: list[_Buffer]) -> None:
+        self._file, self._pieces = file, pieces
         self._free: SimpleQueue[_Buffer | None] = SimpleQueue()
         self._read: SimpleQueue[tuple[_Buffer, _Piece] | BaseException] = SimpleQueue()
         self._flight: deque[_Buffer] = deque()
         for buffer in buffers:
             self._free.put(buffer)
 
-    def start(self, threads: ThreadPoolExecutor, count: int, *, waiting: bool) -> None:
-        """Let so many threads read pieces, in order, until none is left.
-
-        Args:
-            threads: that read.
-            count: how many of them.
-            waiting: whether they wait for buffers that are in use, which ``send`` gives back; else they end there.
-        """
-        self._readers += [threads.submit(self._read_pieces, waiting) for _ in range(min(count, len(self._pieces)))]
-
-    def _read_pieces(self, waiting: bool) -> None:
+    def read(self) -> None:
+        """Read pieces, in order, until none is left."""
         try:
-            while self._pieces:
-                buffer = self._free.get(block=waiting)
-                if buffer is None:
-                    return
+            while True:
                 try:
                     piece = self._pieces.popleft()
                 except IndexError:
-                    self._free.put(buffer)
                     return
-                buffer.read(self._handle, piece)
+                buffer = self._free.get()
+                if buffer is None:
+                    return
+                buffer.read(self._file, piece)
                 self._read.put((buffer, piece))
-        except Empty:
-            return
         except BaseException as error:
             self._read.put(error)
 
-    def close(self) -> None:
-        """Let readers finish what they are at, begin nothing more, and close the file."""
+    def stop(self, readers: int) -> None:
+        """Let readers finish what they are at, and begin nothing more."""
         self._pieces.clear()
-        for _ in self._readers:
+        for _ in range(readers):
             self._free.put(None)
-        wait(self._readers)
-        self._close()
 
-    def send(self, flats: Sequence[torch.Tensor]) -> None:
-        """Send all pieces as they are read.
-
-        Args:
-            flats: each tensor's bytes.
+    def send(self, count: int) -> None:
+        """Send so many pieces as they are read.
 
         Raises:
             OSError, EOFError: a piece could not be read.
         """
-        for _ in range(self._count):
+        for _ in range(count):
             found = self._next()
             if isinstance(found, BaseException):
                 raise found
             buffer, piece = found
-            buffer.send(piece, flats[piece.tensor])
+            buffer.send(piece)
             self._flight.append(buffer)
 
     def _next(self) -> tuple[_Buffer, _Piece] | BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -84,7 +83,7 @@ class LaidOutRank:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them.
 
-        While one is taken, the next one is read.
+        While one is taken, the system reads the next one from the disk.
         """
         for layer, following in zip_longest(self.layers, self.layers[1:]):
             tensors = self.layer(layer)
@@ -240,14 +239,9 @@ class _MappedReader:
         return found
 
     def read_ahead(self, layer: int) -> None:
-        """Map the file of the layer that is asked for next, or begin to read it."""
-        file = self._files[layer]
+        """Map the file of the layer that is asked for next."""
         if self._copier is None:
-            file.map_ahead()
-            return
-        with suppress(LaidOutError):  # is said where it is copied
-            file.check_unchanged()
-            self._copier.read_ahead(file.path, [(one.begin, one.nbytes) for one in file.record.tensors])
+            self._files[layer].map_ahead()
 
     def _check_samples(self, path: Path, record: FileRecord, found: Mapping[str, torch.Tensor]) -> None:
         """Compare samples with what was written.

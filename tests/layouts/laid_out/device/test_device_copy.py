@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -72,66 +71,6 @@ def test_a_file_that_ends_early_or_is_gone_is_an_error(device: str, tmp_path: Pa
         copier.fill(tmp_path / "gone", [(tensor, 0)])
     copier.fill(path, [(tensor, 0)])  # and it can be used again
     assert tensor.cpu().equal(data)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_what_is_read_ahead_arrives_or_is_dropped(device: str, tmp_path: Path) -> None:
-    path, data = file_of(tmp_path, 40_000)
-    copier = DeviceCopier(torch.device(device))
-    tensors = [torch.empty(size, dtype=torch.uint8, device=device) for size in (100, 30_000, 1)]
-    places = [5, 200, 39_999]
-    extents = [(begin, tensor.numel()) for begin, tensor in zip(places, tensors, strict=True)]
-
-    def filled() -> bool:
-        for tensor in tensors:
-            tensor.zero_()
-        copier.fill(path, list(zip(tensors, places, strict=True)))
-        return all(
-            tensor.cpu().equal(data[begin : begin + tensor.numel()])
-            for begin, tensor in zip(places, tensors, strict=True)
-        )
-
-    copier.read_ahead(path, extents)
-    assert filled()
-    copier.read_ahead(path, [(0, 10_000)])  # something else is asked for
-    assert filled()
-    copier.read_ahead(path, [(0, 10_000)])
-    copier.read_ahead(path, extents)
-    assert filled()
-    copier.read_ahead(tmp_path / "gone", extents)
-    assert filled()
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_file_that_ends_early_is_an_error_also_where_it_was_read_ahead(device: str, tmp_path: Path) -> None:
-    path, data = file_of(tmp_path, 20_000)
-    copier = DeviceCopier(torch.device(device))
-    tensor = torch.empty(20_000, dtype=torch.uint8, device=device)
-    copier.read_ahead(path, [(1, 20_000)])
-    with pytest.raises(LaidOutError, match="data: ends before its tensors do"):
-        copier.fill(path, [(tensor, 1)])
-    copier.fill(path, [(tensor, 0)])
-    assert tensor.cpu().equal(data)
-
-
-def test_what_was_read_ahead_is_what_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, data = file_of(tmp_path, 1_000)
-    copier = DeviceCopier(CPU)
-    copier.read_ahead(path, [(0, 1_000)])
-    while len(done := copier._ahead._readers) and not all(one.done() for one in done):  # type: ignore[union-attr]
-        pass
-    monkeypatch.setattr(os, "preadv", lambda *_: pytest.fail("read again"))
-    tensor = torch.empty(1_000, dtype=torch.uint8)
-    copier.fill(path, [(tensor, 0)])
-    assert tensor.equal(data)
-
-
-def test_iterating_copies_every_layer(made: Path) -> None:
-    copied = copied_rank(made, "cpu", 1)
-    found = dict(copied)
-    wanted = dict(open_laid_out(made, 1, **A4W4))
-    assert list(found) == list(wanted)
-    assert all(flat(found[name]).equal(flat(wanted[name])) for name in wanted)
 
 
 @pytest.mark.parametrize("device", DEVICES)
