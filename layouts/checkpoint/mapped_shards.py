@@ -47,8 +47,7 @@ class MappedShards:
         try:
             yield reading
         finally:
-            for pages in reading.touched:
-                self.pages.release(pages)
+            self.pages.release(reading.touched)
 
     def entry(self, path: Path, name: str) -> tuple[mmap.mmap, StoredEntry]:
         """Return a file's mapping and the place of one of its tensors.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -22,8 +23,9 @@ _POPULATE_READ: Final = 22
 _PAGE: Final = mmap.PAGESIZE
 _KEPT: Final = 256 << 20
 """Bytes of pages that stay for the next reader."""
-_AROUND: Final = 64 << 10
-"""Bytes beside a page that Linux maps with it: given back, too, or a long run grows by them."""
+_AROUND: Final = 2 << 20
+"""Bytes beside a page that Linux may map with it, one of its large pages: given back, too, or a long run grows."""
+Extent = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +87,25 @@ class PresentPages:
             elif pages.mapped.size() < pages.end:
                 raise CheckpointError("cut short or unreadable: the file ends before")
         except BaseException:
-            self.release(pages)
+            self.release([pages])
             raise
         with self._lock:
             self._ready.add(pages)
 
-    def release(self, pages: PageRange) -> None:
+    def release(self, ranges: Iterable[PageRange]) -> None:
         """Let a reader's pages go, now or when others need room."""
+        dropped: list[PageRange] = []
         with self._lock:
-            self._readers[pages] -= 1
-            if self._readers[pages]:
-                return
-            del self._readers[pages]
-            dropped = self._dropped(pages)
+            for pages in ranges:
+                self._readers[pages] -= 1
+                if not self._readers[pages]:
+                    del self._readers[pages]
+                    dropped += self._dropped(pages)
             self._ready.difference_update(dropped)
-        for one in dropped:
-            with suppress(OSError, ValueError):
-                end = min(len(one.mapped), one.end + _AROUND)
-                advise(one.mapped, mmap.MADV_DONTNEED, max(0, one.begin - _AROUND), end)
+            unread = self._unread(dropped)
+        for mapped, begin, end in unread:
+            with suppress(OSError):
+                advise(mapped, mmap.MADV_DONTNEED, begin, end)
 
     def forget(self, mapped: mmap.mmap) -> None:
         """Forget a mapping that nobody reads."""
@@ -124,6 +127,43 @@ class PresentPages:
             self._idle_bytes -= oldest.nbytes
             dropped.append(oldest)
         return dropped
+
+    def _unread(self, dropped: Iterable[PageRange]) -> list[tuple[mmap.mmap, int, int]]:
+        """Return dropped bytes, and those around them, but for what is being read."""
+        read = _by_mapping(self._readers)
+        return [
+            (mapped, begin, end)
+            for mapped, ranges in _by_mapping(dropped).items()
+            for begin, end in _without(ranges, read.get(mapped, ()), len(mapped))
+        ]
+
+
+def _by_mapping(ranges: Iterable[PageRange]) -> dict[mmap.mmap, list[Extent]]:
+    found: dict[mmap.mmap, list[Extent]] = {}
+    for pages in ranges:
+        found.setdefault(pages.mapped, []).append((pages.begin, -(-pages.end // _PAGE) * _PAGE))
+    return {mapped: sorted(extents) for mapped, extents in found.items()}
+
+
+def _without(dropped: Iterable[Extent], read: Iterable[Extent], size: int) -> Iterator[Extent]:
+    """Yield dropped pages of a file, and those around them, but for what is being read.
+
+    Args:
+        dropped: first byte, and past the last one, in order.
+        read: the same.
+        size: of the file.
+    """
+    left = deque(read)
+    place = 0
+    for first, last in dropped:
+        place, end = max(place, first - _AROUND), min(last + _AROUND, size)
+        while place < end:
+            while left and left[0][1] <= place:
+                left.popleft()
+            free = min(left[0][0], end) if left else end
+            if place < free:
+                yield place, free
+            place = free if free == end else max(place, left[0][1])
 
 
 def _populate(pages: PageRange) -> None:

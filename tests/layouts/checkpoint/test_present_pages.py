@@ -5,13 +5,15 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, advise
+from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, advise, map_file
 from preshuffle.layouts.checkpoint import present_pages as module
+from preshuffle.layouts.checkpoint.present_pages import PageRange, PresentPages
 
 ROWS = 64
 NAMES = ("a", "b", "c")
@@ -74,3 +76,63 @@ def test_a_forgotten_file_is_mapped_anew(tmp_path: Path, calls: list[int]) -> No
     shards.forget(path)
     columns(shards, path, "a", 0)
     assert calls == [module._POPULATE_READ] * 2
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def around(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What is given back, as ``(begin, end)``."""
+    found: list[tuple[int, int]] = []
+
+    def noted(mapped: mmap.mmap, advice: int, begin: int, end: int) -> None:
+        advise(mapped, advice, begin, end)
+        if advice == mmap.MADV_DONTNEED:
+            found.append((begin, end))
+
+    monkeypatch.setattr(module, "advise", noted)
+    return found
+
+
+def mapped_file(folder: Path, nbytes: int) -> mmap.mmap:
+    path = folder / "bytes"
+    path.write_bytes(bytes(nbytes))
+    return map_file(path)[0]
+
+
+def test_pages_that_linux_maps_beside_are_given_back(tmp_path: Path, around: list[tuple[int, int]]) -> None:
+    mapped, pages = mapped_file(tmp_path, 9 * MIB + 5), PresentPages()
+    some = [PageRange.of(mapped, 4 * MIB, 4 * MIB + 10, False), PageRange.of(mapped, 5 * MIB, 9 * MIB + 5, False)]
+    for one in some:
+        pages.acquire(one)
+    pages.release(some)
+    assert around == [(2 * MIB, 6 * MIB + mmap.PAGESIZE), (6 * MIB + mmap.PAGESIZE, 9 * MIB + 5)]
+
+
+def test_pages_that_others_read_are_left(tmp_path: Path, around: list[tuple[int, int]]) -> None:
+    mapped, pages = mapped_file(tmp_path, 12 * MIB), PresentPages()
+    mine = PageRange.of(mapped, 4 * MIB, 6 * MIB, False)
+    read = [PageRange.of(mapped, MIB, 3 * MIB + 1, False), PageRange.of(mapped, 6 * MIB, 7 * MIB, True)]
+    for one in (mine, *read):
+        pages.acquire(one)
+    pages.release([mine])
+    assert around == [(3 * MIB + mmap.PAGESIZE, 6 * MIB), (7 * MIB, 8 * MIB)]
+
+
+def test_what_is_given_back_is_what_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AROUND", 2)
+    monkeypatch.setattr(module, "_PAGE", 1)
+    random = Random(7)
+
+    def ranges(count: int) -> list[tuple[int, int]]:
+        begins = [random.randrange(40) for _ in range(count)]
+        return sorted((begin, min(40, begin + random.randrange(1, 9))) for begin in begins)
+
+    for _ in range(500):
+        dropped, read = ranges(random.randrange(4)), ranges(random.randrange(4))
+        found = list(module._without(dropped, read, 40))
+        wanted = {place for begin, end in dropped for place in range(max(0, begin - 2), min(40, end + 2))}
+        wanted -= {place for begin, end in read for place in range(begin, end)}
+        places = [place for begin, end in found for place in range(begin, end)]
+        assert places == sorted(wanted)
