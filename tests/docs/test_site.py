@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -68,9 +68,11 @@ def test_the_site_is_whole(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_browser_finds_pages_and_asks_no_other_host(site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", ["served", "from a folder"])
+def test_a_browser_finds_pages_and_asks_no_other_host(site: Path, tmp_path: Path, opened: str) -> None:
     require_browser()
-    with served(site) as url, browser(tmp_path / "profile") as window:
+    at = served(site) if opened == "served" else nullcontext(site.as_uri())
+    with at as url, browser(tmp_path / "profile") as window:
         window.get(f"{url}/book/layouts/gui16.html")
         loaded = window.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
         assert [name for name in loaded if not name.startswith(f"{url}/")] == []
@@ -81,6 +83,8 @@ def test_a_browser_finds_pages_and_asks_no_other_host(site: Path, tmp_path: Path
             lambda _: window.find_elements(By.CSS_SELECTOR, ".md-search-result__link")
         )
         assert "gurow16" in (found[0].get_attribute("href") or "")
+        found[0].click()
+        WebDriverWait(window, 60).until(lambda _: "gurow16" in window.current_url)
 
 
 @contextmanager
