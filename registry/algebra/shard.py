@@ -46,14 +46,11 @@ def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
     if rest:
         raise QueryError([FieldProblem("intermediate_size", f"{size} is not whole groups of {group}")])
     share = -(-groups // ranks)
-    pieces = tuple(
-        Slice(min(rank * share, groups) * group, min((rank + 1) * share, groups) * group) for rank in range(ranks)
-    )
-    if not pieces[-1].size:
-        most = max(n for n in range(1, ranks) if -(-groups // -(-groups // n)) == n)
+    filled = -(-groups // share)  # ranks that get something; as many leave none empty
+    if filled < ranks:
         text = f"{ranks} ranks of {share} groups each leave the last without any of the {groups} groups of {group}"
-        raise QueryError([FieldProblem("tp", text, (f"{most}, the next that leaves none empty",))])
-    return pieces
+        raise QueryError([FieldProblem("tp", text, (f"{filled}, the next that leaves none empty",))])
+    return cut_slices(size, ranks, share * group)
 
 
 @lru_cache(maxsize=4096)

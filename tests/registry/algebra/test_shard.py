@@ -48,6 +48,11 @@ def test_a_refused_cut_names_one_that_works(groups: int, ranks: int) -> None:
         assert len(cut(groups, named, 1)) == named
 
 
+def test_far_too_many_ranks_are_refused_before_slices_are_made() -> None:
+    with pytest.raises(QueryError, match="10000000000000 ranks of 1 groups each .* 64, the next"):
+        cut(2048, 10**13, 32)
+
+
 @pytest.mark.parametrize(("size", "group"), [(2881, 32), (1, 32), (2880, 128)])
 def test_half_a_group_is_refused(size: int, group: int) -> None:
     with pytest.raises(QueryError, match=f"^intermediate_size: {size} is not whole groups of {group}$"):
