@@ -36,7 +36,7 @@ def restore_checkpoint(
     """Restore the checkpoint that was laid out.
 
     Its shards have the same names and bytes; each is compared with the digest that it had before it appears. Killed,
-    the same call resumes.
+    the same call resumes; where all of it is there already, it is compared.
 
     Args:
         out: the laid-out checkpoint.
@@ -45,8 +45,8 @@ def restore_checkpoint(
         listener: called with every event.
 
     Raises:
-        LaidOutError: something was left out or lost, a file is damaged, there is no room, or the folder holds shards
-            already.
+        LaidOutError: something was left out or lost, a file is damaged, there is no room, or the folder holds other
+            shards already.
     """
     out, folder = Path(out), Path(checkpoint)
     manifest = Manifest.read(out)
@@ -61,10 +61,13 @@ def restore_checkpoint(
     headers = source_headers(out, manifest)
     with writing(folder):
         there = [header.path.name for header in headers if (folder / header.path.name).exists()]
-        if there and not journal_of(folder).is_file():
+        resumes = journal_of(folder).is_file()
+        if there and not resumes and not _is_restored(out, folder, manifest):
             raise LaidOutError(f"{folder}: holds {there[0]} already; choose another folder")
     check_foreign(folder, [path for _, path in _small_files(out, manifest)])
     with restoring(folder):
+        if there and not resumes:  # a run was killed when all was done but its own traces
+            return manifest
         restoration = _Restoration(out, folder, manifest, headers, RestoreJournal(folder, manifest.checksum), workers)
         progress = Progress(sum(header.size for header in headers), listener)
         progress.tell("started")
@@ -252,6 +255,18 @@ def _wrong_shard(manifest: Manifest, folder: Path) -> str | None:
         if digest_file(path if path.exists() else partial_of(path), (0, source.size)) != source.digest:
             return source.name
     return None
+
+
+def _is_restored(out: Path, folder: Path, manifest: Manifest) -> bool:
+    """Return whether a folder holds every file of the checkpoint, as it was."""
+    sizes = {folder / source.name: source.size for source in manifest.sources}
+    small = {folder / name: path for name, path in _small_files(out, manifest)}
+    return (
+        all(path.is_file() for path in (*sizes, *small))
+        and all(path.stat().st_size == size for path, size in sizes.items())
+        and all(path.read_bytes() == read_regular(wanted) for path, wanted in small.items())
+        and _wrong_shard(manifest, folder) is None
+    )
 
 
 def _copy_small_files(out: Path, manifest: Manifest, folder: Path) -> None:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -51,12 +51,17 @@ def locked(out: Path, name: str, kind: int, *, wait: bool = False) -> Iterator[b
 def remove_work(out: Path) -> None:
     """Remove the folder of unfinished work, locks included.
 
-    The folder loses its name first, so that nothing of the next process is removed.
+    The folder loses its name first, so that nothing of the next process is removed; but where the disk has no room for
+    another name.
     """
     removed = unique_partial(out / WORK)
-    with suppress(OSError):
+    try:
         os.rename(out / WORK, removed)
-        shutil.rmtree(removed)
+    except FileNotFoundError:
+        return
+    except OSError:
+        removed = out / WORK
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _opened(out: Path, name: str) -> int:

@@ -69,6 +69,33 @@ def test_what_a_power_failure_lost_is_written_again(
     assert contents(back) == contents(made / "checkpoint")
 
 
+def test_a_restoration_that_lost_only_its_traces_is_compared(made: Path, tmp_path: Path) -> None:
+    back, wanted = tmp_path / "back", contents(made / "checkpoint")
+    restore_checkpoint(made / "out", back)
+    (back / ".unfinished.0123abcd.partial").mkdir()  # as a run leaves it that is killed at its last step
+    (back / ".unfinished.0123abcd.partial" / "lock").touch()
+    restore_checkpoint(made / "out", back)
+    assert contents(back) == wanted
+    path = back / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(LaidOutError, match=r"holds model-00001-of-00002\.safetensors already"):
+        restore_checkpoint(made / "out", back)
+
+
+def test_where_no_name_has_room_unfinished_work_is_removed_under_its_own(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(old: Path, new: Path) -> None:
+        if Path(old).name == ".unfinished":
+            raise OSError(28, "No space left on device")
+        real(old, new)
+
+    real = os.rename
+    monkeypatch.setattr(os, "rename", rename)
+    restore_checkpoint(made / "out", tmp_path / "back")
+    assert contents(tmp_path / "back") == contents(made / "checkpoint")
+
+
 def test_an_unfinished_restoration_of_another_checkpoint(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def test_a_refused_cut_names_one_that_works(groups: int, ranks: int) -> None:
 
 
 def test_far_too_many_ranks_are_refused_before_slices_are_made() -> None:
-    with pytest.raises(QueryError, match="10000000000000 ranks of 1 groups each .* 64, the next"):
+    with pytest.raises(QueryError, match=r"10000000000000 ranks of 1 groups each .* 64, the next"):
         cut(2048, 10**13, 32)
 
 
