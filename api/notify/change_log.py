@@ -28,7 +28,7 @@ def sentence(change: StateChange) -> str:
     where = f" on {change.node}" if change.node else ""
     codes = f" ({', '.join(change.codes)})" if change.codes and change.state_after not in (None, "stale") else ""
     cause = f": {change.cause}" if change.cause else ""
-    return f"{change.name} replica {change.replica}{where} went from {before} to {after}{codes}{cause}"
+    return f"{change.name} replica {change.title}{where} went from {before} to {after}{codes}{cause}"
 
 
 def fields_of(change: StateChange) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def fields_of(change: StateChange) -> dict[str, Any]:
         "event": "state-change",
         "name": change.name,
         "replica": change.replica,
+        "stage": change.pipeline and f"{change.pipeline.stage}/{change.pipeline.stages}",
         "node": change.node,
         "from": change.state_before,
         "to": change.state_after,

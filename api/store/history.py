@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
-from preshuffle.api.fleet import State
+from preshuffle.api.fleet import PipelineStage, State, replica_title
+from preshuffle.api.store.rows import AnyRow, stage_in
 from preshuffle.api.store.schema import history
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.report import Verdict
@@ -59,6 +60,9 @@ class Event(Frozen):
     action: Action
     subject: str = Field(description="the deployment, the AITER version or build, or a book's digest")
     replica: int | None = None
+    pipeline: PipelineStage | None = Field(
+        default=None, description="the stage that the replica's number stands for, if one is recorded"
+    )
     revision: int | None = Field(default=None, description="of the deployment, after the change")
     verdict_before: Verdict | None = None
     verdict_after: Verdict | None = None
@@ -70,6 +74,11 @@ class Event(Frozen):
     cause: str | None = Field(default=None, description="why the state is what it is after the change")
     digest: str | None = Field(default=None, description="of the decision for the replica's worst group then")
     changes: tuple[FieldChange, ...] = Field(default=(), description=f"the first {_MAX_FIELDS}")
+
+    @property
+    def title(self) -> str:
+        """What people call the replica or its stage; empty where there is none."""
+        return "" if self.replica is None else replica_title(self.replica, self.pipeline)
 
 
 class Events(Frozen):
@@ -89,12 +98,14 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Circumstances of a change: machine, finding codes, cause, decision digest."""
+    """Circumstances of a change: machine, finding codes, cause, decision digest, stage."""
 
     node: str | None = None
     codes: tuple[str, ...] = ()
     cause: str | None = None
     digest: str | None = None
+    stage: int | None = None
+    stages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,8 @@ def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry])
             "codes": " ".join(entry.circumstances.codes),
             "cause": entry.circumstances.cause,
             "digest": entry.circumstances.digest,
+            "stage": entry.circumstances.stage,
+            "stages": entry.circumstances.stages,
         }
         for entry in entries
     ]
@@ -177,7 +190,7 @@ def read(
     return Events(events=tuple(events), next=events[-1].id if len(rows) > limit else None)
 
 
-def event_of(row: Row[tuple[Any, ...]]) -> Event:
+def event_of(row: AnyRow) -> Event:
     """Return a row of the history as an event."""
     return Event(
         id=row.id,
@@ -186,6 +199,7 @@ def event_of(row: Row[tuple[Any, ...]]) -> Event:
         action=row.action,
         subject=row.subject,
         replica=row.replica,
+        pipeline=stage_in(row),
         revision=row.revision,
         verdict_before=row.verdict_before,
         verdict_after=row.verdict_after,

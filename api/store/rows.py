@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Table, and_, bindparam, select
 
-from preshuffle.api.fleet import Baseline
+from preshuffle.api.fleet import Baseline, PipelineStage
 from preshuffle.api.store.schema import beats, deployments, replica_facts, replicas
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -26,6 +26,11 @@ def now_ms() -> int:
 def moment(milliseconds: int) -> datetime:
     """Return stored milliseconds as a UTC time."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def stage_in(row: AnyRow) -> PipelineStage | None:
+    """Return the stage in a row's columns; None without stages."""
+    return None if row.stages is None else PipelineStage(stage=row.stage, stages=row.stages)
 
 
 def in_keys(table: Table, keys: Collection[tuple[str, int]]) -> Any:

@@ -157,6 +157,8 @@ history = Table(
     Column("codes", Text),
     Column("cause", String(256)),
     Column("digest", String(71)),
+    Column("stage", Integer),
+    Column("stages", Integer),
     Index("history_subject", "subject", "id"),
     sqlite_autoincrement=True,
 )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import Field
 from sqlalchemy import Connection, select, update
 
-from preshuffle.api.fleet import State
+from preshuffle.api.fleet import PipelineStage, State, replica_title
 from preshuffle.api.store.history import Action, Event, event_of
 from preshuffle.api.store.rows import AnyRow
 from preshuffle.api.store.schema import EMITTED, deployment_labels, deployments, history, meta
@@ -27,6 +27,7 @@ class StateChange(Frozen):
     Attributes:
         id: of the entry in the history; rises with time.
         name: the deployment.
+        pipeline: the stage that the replica's number stands for; null without stages.
         node: the replica's machine.
         codes: of its findings then, errors first.
         cause: why the state is what it is now; null where nothing is wrong.
@@ -41,6 +42,7 @@ class StateChange(Frozen):
     action: Action
     name: str
     replica: int
+    pipeline: PipelineStage | None = None
     node: str | None
     state_before: State | None
     state_after: State | None
@@ -51,6 +53,11 @@ class StateChange(Frozen):
     labels: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     owner: str | None = None
     link: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What people call the replica or its stage."""
+        return replica_title(self.replica, self.pipeline)
 
 
 def claim_state_changes(store: Store) -> tuple[StateChange, ...]:
@@ -113,6 +120,7 @@ def _change(row: AnyRow, marks: dict[str, Any] | None) -> StateChange:
         action=event.action,
         name=event.subject,
         replica=row.replica,
+        pipeline=event.pipeline,
         node=event.node,
         state_before=event.state_before,
         state_after=event.state_after,

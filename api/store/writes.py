@@ -28,7 +28,7 @@ from preshuffle.api.store.rows import SAME_FACTS, SAME_REPLICA, AnyRow, joined, 
 from preshuffle.api.store.schema import beats, deployments, meta, replica_facts, replicas
 
 _SEVERAL: Final = frozenset({"models", "archs", "engines", "sizes", "codes"})
-_CIRCUMSTANCES: Final = (replica_facts.c.node, replica_facts.c.codes, replica_facts.c.digest)
+_CIRCUMSTANCES: Final = tuple(replica_facts.c[name] for name in ("node", "codes", "digest", "stage", "stages"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def write_facts(connection: Connection, rows: Sequence[dict[str, Any]], *, new: 
 
 def circumstances_of(facts: ReplicaFacts) -> Circumstances:
     """Return what the history records of facts."""
-    return Circumstances(facts.node, facts.codes, facts.cause, facts.digest)
+    return Circumstances(facts.node, facts.codes, facts.cause, facts.digest, facts.stage, facts.stages)
 
 
 def _with_key(row: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +238,8 @@ def _status(row: AnyRow | None) -> ReplicaStatus | None:
 
 
 def _forgotten(row: AnyRow, name: str, revision: int, who: str, marks: Sequence[FieldChange]) -> HistoryEntry:
-    circumstances = Circumstances(row.node, parted(row.codes), f"forgotten by {who}"[:200], row.digest)
+    cause = f"forgotten by {who}"[:200]
+    circumstances = Circumstances(row.node, parted(row.codes), cause, row.digest, row.stage, row.stages)
     status = _status(row)
     return HistoryEntry(who, "forget", name, row.replica, revision, status, changes=marks, circumstances=circumstances)
 

@@ -60,7 +60,7 @@ def _changed(now: int) -> Select[Any]:
         beats.c.seen_ms,
         replicas.c.verdict,
         replicas.c.state,
-        *(replica_facts.c[name] for name in ("node", "codes", "cause", "digest")),
+        *(replica_facts.c[name] for name in ("node", "codes", "cause", "digest", "stage", "stages")),
     )
     became_stale = and_(beats.c.silent.is_not(true()), is_silent(now))
     came_back = and_(beats.c.silent.is_(true()), (beats.c.ttl_ms.is_(None)) | (beats.c.seen_ms + beats.c.ttl_ms >= now))
@@ -86,6 +86,6 @@ def _entry(row: AnyRow) -> HistoryEntry:
     alive, silent = ReplicaStatus(row.verdict, row.state), ReplicaStatus(row.verdict, shown_state(row.state, True))
     before, after = (silent, alive) if row.silent else (alive, silent)
     cause = row.cause if row.silent else silence_cause(moment(row.seen_ms))
-    circumstances = Circumstances(row.node, parted(row.codes), cause, row.digest)
+    circumstances = Circumstances(row.node, parted(row.codes), cause, row.digest, row.stage, row.stages)
     action: Action = "back" if row.silent else "silent"
     return HistoryEntry(SERVICE, action, row.name, row.replica, None, before, after, circumstances=circumstances)

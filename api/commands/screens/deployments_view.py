@@ -130,7 +130,7 @@ def show_events(screen: Screen, events: Events) -> None:
         fields = ", ".join(
             f"{change.field}: {_value(change.before)} → {_value(change.after)}" for change in event.changes[:4]
         )
-        subject = event.subject if event.replica is None else f"{event.subject}/{event.replica}"
+        subject = event.subject if event.replica is None else f"{event.subject}/{event.title}"
         details = "; ".join(text for text in (event.cause, fields) if text)
         rows.append((f"{event.at:%Y-%m-%d %H:%M:%S}", event.who, event.action, subject, state, printable(details)))
     heads = [Column(title) for title in ("UTC", "who", "what", "of", "state")]

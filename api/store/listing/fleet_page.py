@@ -33,7 +33,7 @@ from preshuffle.api.store.listing.ranking import (
     since_of_key,
     state_of_key,
 )
-from preshuffle.api.store.rows import SAME_FACTS, SAME_REPLICA, AnyRow, is_silent, moment, parted
+from preshuffle.api.store.rows import SAME_FACTS, SAME_REPLICA, AnyRow, is_silent, moment, parted, stage_in
 from preshuffle.api.store.schema import beats, deployment_labels, deployments, replica_facts, replicas
 from preshuffle.registry.values.report import Verdict, worst
 
@@ -211,9 +211,9 @@ def _deployment(row: AnyRow, key: int, members: Sequence[AnyRow], labels: dict[s
         state=state,
         since=since,
         replicas=tuple(member.replica for member in members),
-        pipelines={member.replica: stage for member in members if (stage := _stage(member))},
+        pipelines={member.replica: stage for member in members if (stage := stage_in(member))},
         incomplete=incomplete_replicas(
-            ReportedStage(member.replica, _stage(member), moment(member.replaced_ms), bool(member.silent))
+            ReportedStage(member.replica, stage_in(member), moment(member.replaced_ms), bool(member.silent))
             for member in members
         ),
         groups=tuple((member.replica, group) for member in members for group in read_groups(member.judgement)),
@@ -227,10 +227,6 @@ def _deployment(row: AnyRow, key: int, members: Sequence[AnyRow], labels: dict[s
         cause=_cause(worst_first, state),
         marks=marks_of(row, labels, state, since, now),
     )
-
-
-def _stage(member: AnyRow) -> PipelineStage | None:
-    return None if member.stages is None else PipelineStage(stage=member.stage, stages=member.stages)
 
 
 def _cause(members: Sequence[AnyRow], state: State) -> str | None:

@@ -12,11 +12,12 @@ from preshuffle.api.answers import DeploymentView
 from preshuffle.api.app import create_app
 from preshuffle.api.client import Client as ServiceClient
 from preshuffle.api.client import PipelineStage, Reporter, ServiceSettings
-from preshuffle.api.commands.screens.deployments_view import show_list, show_one
+from preshuffle.api.commands.screens.deployments_view import show_events, show_list, show_one
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.fleet import Group, number_problem, replica_title, replica_titles, report_number
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
+from preshuffle.api.store.history import Events
 from preshuffle.registry import Observation, QueryError, Registry
 from support.service.server import REPORT, Client
 from support.service.stores import silence
@@ -183,6 +184,21 @@ def test_in_the_list_what_is_wrong_goes_before_what_is_missing(client: Client) -
     text = " ".join("\n".join(screen.lines).split())
     assert "mismatch prod" in text
     assert "stage 1 of 2 of replica 0 has not reported" in text.replace("1 of 2 stages: ", "")
+
+
+def test_the_history_names_stages(client: Client) -> None:
+    client.put(f"{URL}?replica=1027", json=stage("1", 1, 3))
+    client.put(f"{URL}?replica=5", json={"groups": [GROUP]})
+    answer = client.get(f"{URL}/history")
+    events = Events.model_validate_json(answer.content)
+    assert [event["pipeline"] for event in answer.json()["events"][:2]] == [None, {"stage": 1, "stages": 3}]
+    assert [event.title for event in events.events[:2]] == ["5", "3 (stage 1 of 3)"]
+    for page in (client.get("/deployments/prod").text, client.get("/changes").text):
+        assert "replica 3 (stage 1 of 3)</span>" in page
+        assert "replica 1027" not in page
+    screen = Screen(width=160, colour=False)
+    show_events(screen, events)
+    assert any("prod/3 (stage 1 of 3)" in line for line in screen.lines)
 
 
 def test_titles_join_stages_and_replicas() -> None:

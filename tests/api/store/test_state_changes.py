@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from preshuffle.api.fleet.judgement import judge_name
+from preshuffle.api.notify.change_log import fields_of, sentence
 from preshuffle.api.store.state_changes import StateChange, claim_state_changes
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.change_feed import ChangeFeed
@@ -74,6 +75,22 @@ def test_every_writer_records_codes_and_cause(store: Store) -> None:
     assert {(change.name, change.replica, change.node) for change in changes} == {("a", 0, "n")}
     events = store.history(20, subject="a").events
     assert [(event.codes, event.cause) for event in reversed(events)] == [(one.codes, one.cause) for one in changes]
+
+
+def test_every_writer_records_the_stage(store: Store) -> None:
+    pipeline = {"stage": 1, "stages": 2}
+    put(store, "a", 1027, reported=report(ttl_s=3600, pipeline=pipeline))
+    silence(store, "a")
+    update_liveness(store)
+    store.beat([("a", 1027)])
+    update_liveness(store)
+    recheck(store, Registry(load_book(texts=[{"other.yaml": OTHER}])))
+    store.delete("a", who="ann")
+    changes = claim_state_changes(store)
+    assert [change.action for change in changes] == ["report", "silent", "back", "recheck", "forget"]
+    assert {change.title for change in changes} == {"3 (stage 1 of 2)"}
+    assert "a replica 3 (stage 1 of 2) on n went from ok to stale" in sentence(changes[1])
+    assert fields_of(changes[1])["stage"] == "1/2"
 
 
 def test_a_report_of_a_silent_replica_ends_its_silence(store: Store) -> None:
