@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -157,19 +157,21 @@ class _Restoration:
         for one in (*ranks, *copied):
             if one.file not in missing:
                 progress.resume(one.file, sum(tensor.nbytes for tensor in one.tensors))
-        self._run([partial(restore_rank_layer, self.out, self.manifest, one, shards, targets, progress)
-                   for one in ranks if one.file in missing],
-                  [one.file for one in ranks if one.file in missing], progress)  # fmt: skip
-        self._run([partial(copy_back, self.out, one, one.tensors, shards, targets, progress)
-                   for one in copied if one.file in missing],
-                  [one.file for one in copied if one.file in missing], progress)  # fmt: skip
+        rank_tasks = {
+            one.file: partial(restore_rank_layer, self.out, self.manifest, one, shards, targets, progress)
+            for one in ranks
+        }
+        copies = {one.file: partial(copy_back, self.out, one, one.tensors, shards, targets, progress) for one in copied}
+        for tasks in (rank_tasks, copies):
+            self._run({file: task for file, task in tasks.items() if file in missing}, shards, progress)
 
-    def _run(self, tasks: list[Callable[[], None]], files: list[str], progress: Progress) -> None:
-        def noted(task: Callable[[], None], file: str) -> None:
+    def _run(self, tasks: Mapping[str, Callable[[], None]], shards: MappedShards, progress: Progress) -> None:
+        def noted(file: str, task: Callable[[], None]) -> None:
             task()
             self.journal.add(file)
+            shards.forget(self.out / file)  # a mapping takes a descriptor
 
-        run_all((partial(noted, task, file) for task, file in zip(tasks, files, strict=True)), self.workers, progress)
+        run_all((partial(noted, file, task) for file, task in tasks.items()), self.workers, progress)
 
 
 def check_restorable(out: Path, manifest: Manifest) -> None:

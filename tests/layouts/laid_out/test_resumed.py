@@ -82,6 +82,18 @@ def test_a_restoration_that_lost_only_its_traces_is_compared(made: Path, tmp_pat
         restore_checkpoint(made / "out", back)
 
 
+def test_files_that_are_done_hold_no_descriptors(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(event: RunEvent) -> None:
+        if event.event == "advanced":
+            seen.append(len(os.listdir("/proc/self/fd")))
+
+    monkeypatch.setattr(Progress, "EVERY", 0.0)
+    seen: list[int] = []
+    restore_checkpoint(made / "converted", tmp_path / "back", listener=count)
+    assert len(list((made / "converted").glob("rank-*.safetensors"))) == 8
+    assert max(seen) - seen[0] < 4
+
+
 def test_where_no_name_has_room_unfinished_work_is_removed_under_its_own(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
