@@ -79,8 +79,10 @@ def test_what_cannot_be_restored_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LaidOutError, match="without the tensors that are no experts'"):
         restore_checkpoint(tmp_path / "without", tmp_path / "back")
     manifest = lay_out_checkpoint(checkpoint, tmp_path / "out", tp=2, **A4W4)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/model-00001-of-00002.safetensors").write_bytes(b"another model's")
     with pytest.raises(LaidOutError, match="holds model-00001-of-00002"):
-        restore_checkpoint(tmp_path / "out", tmp_path / "checkpoint")
+        restore_checkpoint(tmp_path / "out", tmp_path / "taken")
     path, tensor = tmp_path / "out" / manifest.ranks[0].file, manifest.ranks[0].tensors[0]
     data = bytearray(path.read_bytes())
     data[tensor.begin] ^= 1

@@ -26,6 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("commands")
     checkpoint_with_others(found / "checkpoint")
     assert main(["apply", str(found / "checkpoint"), str(found / "out"), *FIELDS]) == 0
+    (found / "taken").mkdir()
+    (found / "taken/model-00001-of-00002.safetensors").write_bytes(b"another model's")
     return found
 
 
@@ -121,7 +123,7 @@ def test_a_signal_stops_a_run_that_resumes(
         (["convert", LONG, "{}/other"], 2, "File name too long"),
         (["convert", "{}/out", "{}/" + LONG, "--tp", "1"], 2, "File name too long"),
         (["verify", "{}/out", "--samples", "-1"], 2, "samples"),
-        (["restore", "{}/out", "{}/checkpoint"], 2, "already"),
+        (["restore", "{}/out", "{}/taken"], 2, "already"),
         (["convert", "{}/out", "{}/other", "--arch", "gfx90a"], 1, "gfx90a"),
     ],
 )
