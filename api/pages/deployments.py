@@ -60,6 +60,7 @@ _GROUPS: Final = (
     ("code", "finding"),
     ("owner", "owner"),
 )
+_COMPLETENESS: Final = (("", "any"), ("true", "some have not reported"), ("false", "all have reported"))
 
 
 def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> None:
@@ -112,6 +113,7 @@ def _index(store: Store, answers: Answers, params: fleet.FleetParams) -> dict[st
         "chips": chips,
         "silenced": silenced,
         "silenced_link": here(state=None, silenced=True),
+        "completeness": _COMPLETENESS,
         "sorts": _choices(_SORTS, sort),
         "sort": sort,
         "groupings": _choices(_GROUPS, params.group_by),

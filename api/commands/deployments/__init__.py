@@ -35,6 +35,10 @@ _FILTERS: Final = {
     "code": "a finding of one of these codes",
     "owner": "one of these owners",
 }
+_SWITCHES: Final = {
+    "silenced": "silenced ones",
+    "incomplete": "those with a replica of whose pipeline stages have not reported",
+}
 _PARAMS: Final = ("state", *_FILTERS, "label", "sort", "group_by")
 _PAGE: Final = 500
 _COMPARED: Final = 5000
@@ -76,7 +80,8 @@ def _add_list_options(parser: argparse.ArgumentParser) -> None:
     for option, what in _FILTERS.items():
         group.add_argument(f"--{option}", metavar="VALUE,…", help=f"only those with {what}")
     group.add_argument("--label", metavar="KEY[=VALUE]", action="append", help="only those with this label; repeatable")
-    group.add_argument("--silenced", action=argparse.BooleanOptionalAction, help="only silenced ones, or only others")
+    for option, what in _SWITCHES.items():
+        group.add_argument(f"--{option}", action=argparse.BooleanOptionalAction, help=f"only {what}, or only others")
     group.add_argument(
         "--sort",
         metavar="BY",
@@ -89,7 +94,7 @@ def _add_list_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List deployments, show or change one, or show the history."""
     requests = requested_changes(args)
-    filters = [option for option in (*_PARAMS, "silenced") if getattr(args, option) is not None]
+    filters = [option for option in (*_PARAMS, *_SWITCHES) if getattr(args, option) is not None]
     if args.name and filters:
         option = filters[0].replace("_", "-")
         raise UsageError(f"deployments: --{option} filters the list and cannot be combined with a deployment's name")
@@ -125,8 +130,7 @@ def _all(args: argparse.Namespace) -> int:
 def _pages(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     given = {name: getattr(args, name) for name in _PARAMS}
     params: dict[str, Any] = {"limit": _PAGE, **{name: value for name, value in given.items() if value}}
-    if args.silenced is not None:
-        params["silenced"] = str(args.silenced).lower()
+    params |= {name: str(value).lower() for name in _SWITCHES if (value := getattr(args, name)) is not None}
     while True:
         page = json.loads(send_request(args, "GET", "/v1/deployments", params=params))
         yield page

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated, Final, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from preshuffle.api.fleet import STATES, State
 from preshuffle.api.store import FleetFilter, FleetOrder, Grouping, Order, Place
@@ -29,6 +29,8 @@ _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _ANY_OF: Final = "any of these, commas between; a trailing * stands for the rest of a name"
 _Values = Annotated[str, Field(max_length=1024)]
 _Label = Annotated[str, Field(max_length=256)]
+_Switch = Annotated[bool | None, BeforeValidator(lambda value: None if value == "" else value)]
+"""Filter of a form, in which an empty choice filters nothing."""
 
 
 class FleetParams(Params):
@@ -50,7 +52,10 @@ class FleetParams(Params):
     label: Annotated[
         tuple[_Label, ...], Field(max_length=16, description="key or key=value; repeated, all must hold")
     ] = ()
-    silenced: Annotated[bool | None, Field(description="only silenced ones, or only others")] = None
+    silenced: Annotated[_Switch, Field(description="only silenced ones, or only others")] = None
+    incomplete: Annotated[
+        _Switch, Field(description="only with a replica of whose pipeline stages have not reported, or only others")
+    ] = None
     sort: Annotated[
         str,
         Field(
@@ -99,6 +104,7 @@ class FleetParams(Params):
             labels=tuple(_label(text) for text in self.label if text),
             owners=_split(self.owner),
             silenced=self.silenced,
+            incomplete=self.incomplete,
         )
 
     @property

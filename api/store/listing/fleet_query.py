@@ -35,6 +35,7 @@ class FleetFilter:
         labels: keys and values that it has all of; None for any value.
         owners: any of these.
         silenced: whether a silence lasts; None: either.
+        incomplete: whether stages of a replica's pipeline have not reported; None: either.
     """
 
     states: tuple[State, ...] = ()
@@ -43,6 +44,7 @@ class FleetFilter:
     labels: tuple[tuple[str, str | None], ...] = ()
     owners: tuple[str, ...] = ()
     silenced: bool | None = None
+    incomplete: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

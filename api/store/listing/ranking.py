@@ -19,10 +19,10 @@ from sqlalchemy import (
     true,
 )
 
-from preshuffle.api.fleet import STATES, State
+from preshuffle.api.fleet import STAGE_STEP, STATES, State
 from preshuffle.api.store.listing.fleet_query import COLUMNS, SEVERAL, FleetFilter, FleetOrder
-from preshuffle.api.store.rows import is_silent
-from preshuffle.api.store.schema import beats, deployment_labels, deployments, replica_facts
+from preshuffle.api.store.rows import SAME_FACTS, SAME_REPLICA, is_silent
+from preshuffle.api.store.schema import beats, deployment_labels, deployments, replica_facts, replicas
 
 RANKS: Final[dict[str, int]] = {state: rank for rank, state in enumerate(STATES)}
 SPAN: Final = 1 << 42
@@ -125,7 +125,30 @@ def _conditions(now: int, chosen: FleetFilter) -> list[Any]:
     if chosen.silenced is not None:
         silenced = name.in_(_silenced(now))
         conditions.append(silenced if chosen.silenced else ~silenced)
+    if chosen.incomplete is not None:
+        incomplete = name.in_(_incomplete(now))
+        conditions.append(incomplete if chosen.incomplete else ~incomplete)
     return conditions
+
+
+def _incomplete(now: int) -> Any:
+    """Return the names of deployments with an incomplete replica, as ``fleet.incomplete_replicas`` finds them."""
+    number = replica_facts.c.replica - STAGE_STEP * func.coalesce(replica_facts.c.stage, 0)
+    newest = (replicas.c.replaced_ms.desc(), replica_facts.c.replica)
+    of_newest = func.first_value(replica_facts.c.stages).over(
+        partition_by=(replica_facts.c.name, number), order_by=newest
+    )
+    silent = case((is_silent(now), 1), else_=0)
+    columns = (replica_facts.c.name, replica_facts.c.stage, replica_facts.c.stages)
+    reported = (
+        select(*columns, number.label("number"), of_newest.label("of_newest"), silent.label("silent"))
+        .join(replicas, SAME_FACTS)
+        .join(beats, SAME_REPLICA)
+        .subquery()
+    )
+    present = func.count(case((reported.c.stages == reported.c.of_newest, reported.c.stage)).distinct())
+    missing = and_(func.max(reported.c.of_newest) > present, func.min(reported.c.silent) == 0)
+    return select(reported.c.name).group_by(reported.c.name, reported.c.number).having(missing)
 
 
 def _has_any(field: str, values: tuple[str, ...]) -> Any:

@@ -175,6 +175,38 @@ def test_the_list_says_incomplete_and_names_stages(client: Client) -> None:
     assert any(line.startswith("ok whole") for line in lines)
 
 
+def names(client: Client, path: str) -> list[str]:
+    return sorted(one["name"] for one in client.get(path).json()["deployments"])
+
+
+def test_the_list_filters_what_is_incomplete(client: Client, db: str) -> None:
+    reported: dict[str, list[tuple[int, dict[str, Any]]]] = {
+        "prod": [(0, stage("0", 0, 2)), (1024, stage("1", 1, 2)), (1, stage("0", 0, 3)), (2049, stage("2", 2, 3))],
+        "whole": [(3, stage("0", 0)), (1027, stage("1", 1))],
+        "alone": [(1030, stage("0", 0, 1))],
+        "plain": [(1024, {"groups": [GROUP]}), (0, {"groups": [GROUP]})],
+        "smaller": [(0, stage("0", 0, 3)), (2048, stage("2", 2, 3))],
+        "silent": [(1024, stage("1", 1, 2, ttl_s=60))],
+    }
+    for name, members in reported.items():
+        for number, body in members:
+            client.put(f"/v1/deployments/{name}?replica={number}", json=body)
+    client.put("/v1/deployments/smaller?replica=0", json=stage("0-1", 0, 2))  # a restart with two stages
+    client.put("/v1/deployments/smaller?replica=1024", json=stage("2-3", 1, 2))
+    store = Store(db)
+    silence(store, "silent")
+    store.close()
+    shown = {one["name"]: bool(one["incomplete"]) for one in client.get("/v1/deployments").json()["deployments"]}
+    wanted = sorted(name for name, incomplete in shown.items() if incomplete)
+    assert wanted == ["prod"]
+    assert names(client, "/v1/deployments?incomplete=true") == wanted
+    assert names(client, "/v1/deployments?incomplete=false") == sorted(shown.keys() - set(wanted))
+    assert names(client, "/v1/deployments?incomplete=") == sorted(shown)
+    page = client.get("/?incomplete=true").text
+    assert ('href="/deployments/prod"' in page, "deployments/whole" in page) == (True, False)
+    assert '<option value="true" selected>some have not reported</option>' in page
+
+
 def test_in_the_list_what_is_wrong_goes_before_what_is_missing(client: Client) -> None:
     applied = {"tensors": {"w13_weight": {"layout": "gui16"}}, "gate_mode": "separated"}
     wrong = {"layers": "0-17", "observation": {**GROUP["observation"], "applied": applied}}
