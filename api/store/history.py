@@ -77,7 +77,7 @@ class Event(Frozen):
 
     @property
     def title(self) -> str:
-        """What people call the replica or its stage; empty where there is none."""
+        """What people call the replica or its stage, if any."""
         return "" if self.replica is None else replica_title(self.replica, self.pipeline)
 
 

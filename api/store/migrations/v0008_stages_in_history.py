@@ -1,4 +1,4 @@
-"""Migration: which stage of a pipeline a replica's number stood for, in the history."""
+"""Migration: which stage a replica's number stood for, in the history."""
 
 from __future__ import annotations
 
